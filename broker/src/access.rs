@@ -1,0 +1,206 @@
+//! Who speaks, and what they may: the two ports the host fills.
+
+use crate::{
+    clock::Time,
+    topic::{Filter, Topic},
+};
+use bytes::Bytes;
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+
+/// The name of a session. A client id is the same client whatever road it comes by.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(Arc<str>);
+
+impl ClientId {
+    /// A client's own id. Ids that begin with `$` are the server's own; [`crate::Broker::attach`] refuses them
+    /// from peers. `None` for the empty id and for what is no MQTT string.
+    #[must_use]
+    pub fn new(id: &str) -> Option<Self> {
+        (!id.is_empty() && id.len() <= 65_535 && !id.contains('\0')).then(|| Self(id.into()))
+    }
+
+    /// A fresh id for a client that brought none (MQTT 5.0 §3.1.3.1).
+    #[must_use]
+    pub fn assigned() -> Self {
+        Self(format!("auto-{:032x}", fastrand::u128(..)).into())
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for ClientId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a client speaks from; `None` for the server's own parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("internal"),
+        }
+    }
+}
+
+/// What a client shows to say who it is.
+#[derive(Clone)]
+pub enum Credentials {
+    /// Nothing.
+    Anonymous,
+    /// A user name, and a password unless the protocol let it be left out.
+    Password {
+        /// The user name.
+        user: String,
+        /// The password; bytes, as MQTT has it.
+        password: Option<Bytes>,
+    },
+    /// A bearer token.
+    Token(String),
+    /// A name that a verified certificate carries.
+    Certificate(String),
+    /// Authenticated before, by [`crate::Broker::authenticate`].
+    Known(Principal),
+}
+
+/// Somebody who was authenticated. Only an [`Authenticate`] port makes one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Principal(Arc<Identity>);
+
+#[derive(PartialEq, Eq)]
+struct Identity {
+    user: Option<Box<str>>,
+    expires: Option<Time>,
+}
+
+impl Principal {
+    /// Nobody in particular.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self(Arc::new(Identity { user: None, expires: None }))
+    }
+
+    /// A user. The connection ends at `expires`, if set.
+    #[must_use]
+    pub fn user(name: &str, expires: Option<Time>) -> Self {
+        Self(Arc::new(Identity { user: Some(name.into()), expires }))
+    }
+
+    /// The user's name; `None` when anonymous.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.0.user.as_deref()
+    }
+
+    /// When the right to be connected ends.
+    #[must_use]
+    pub fn expires(&self) -> Option<Time> {
+        self.0.expires
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name().unwrap_or("anonymous"))
+    }
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy)]
+pub enum Action<'a> {
+    /// Publish to a topic.
+    Publish(&'a Topic),
+    /// Subscribe to a filter.
+    Subscribe(&'a Filter),
+    /// Be given a message on a topic, or read its state.
+    Receive(&'a Topic),
+    /// Run the place.
+    Admin,
+    /// Make sessions that may refuse other people's messages.
+    Reject,
+}
+
+/// Why a client may not come in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Wrong user name or password.
+    #[error("wrong user name or password")]
+    BadCredentials,
+    /// Known, but not allowed.
+    #[error("not authorized")]
+    NotAuthorized,
+    /// The id begins with `$`, which are the server's own.
+    #[error("the client id is not one a client may use")]
+    InvalidClientId,
+    /// `max_connections` or `max_connections_per_address` is reached.
+    #[error("too many connections (limits.max_connections)")]
+    ServerBusy,
+    /// Stopping, or the store cannot keep what the session promises.
+    #[error("the server is not able to take clients now")]
+    ServerUnavailable,
+    /// [`crate::Start::Existing`], and there is no such session.
+    #[error("there is no such session")]
+    NoSession,
+    /// [`crate::Takeover::SameGateway`], and another road holds the session.
+    #[error("the session is held by a client of another gateway")]
+    InUse,
+    /// The will's topic may not be published to.
+    #[error("the will topic may not be published to")]
+    WillRefused,
+}
+
+/// Verifies credentials. May take its time (password hashes), hence a future.
+pub trait Authenticate: Send + Sync {
+    /// Who this is, or why not.
+    fn authenticate<'a>(
+        &'a self,
+        who: &'a Credentials,
+        peer: Peer,
+    ) -> Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send + 'a>>;
+}
+
+/// Decides on rights. Asked once per topic and subscriber, then cached until [`crate::Broker::policy_changed`].
+pub trait Authorize: Send + Sync {
+    /// Whether `who`, speaking as `client` (`None`: no client id on this road), may do this.
+    fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool;
+}
+
+/// Lets everybody in, anonymously; a user name is taken at its word as no more than a label.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AllowAll;
+
+impl Authenticate for AllowAll {
+    fn authenticate<'a>(
+        &'a self,
+        _: &'a Credentials,
+        _: Peer,
+    ) -> Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send + 'a>> {
+        Box::pin(std::future::ready(Ok(Principal::anonymous())))
+    }
+}
+
+impl Authorize for AllowAll {
+    fn may(&self, _: &Principal, _: Option<&ClientId>, _: Action<'_>) -> bool {
+        true
+    }
+}

@@ -1,0 +1,27 @@
+//! The core of Waystation: sessions, routing and the promise about messages.
+//!
+//! It knows no protocol and no socket. Front-ends come in by [`Broker::attach`], publish through a [`Publisher`],
+//! and pull what is theirs through a [`Link`]. Every call but `attach`, `authenticate` and `durable` is synchronous,
+//! in memory and short, so protocol machines call it directly and tests use the real thing.
+
+pub mod access;
+pub mod broker;
+pub mod clock;
+pub mod limits;
+pub mod link;
+pub mod message;
+pub mod publisher;
+pub mod topic;
+
+pub use access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal};
+pub use broker::{Broker, Parts, SessionInfo};
+pub use clock::{Clock, ManualClock, SystemClock, Time};
+pub use limits::{Limits, Overflow};
+pub use link::{
+    Attached, Budget, Cursor, Delivery, Detach, Event, Hello, Interest, Link, Lsn, Pick, Reason, Refused,
+    RetainHandling, SessionOptions, Settle, Stage, Start, Subscription, Tag, Taken, Takeover, UnknownCursor,
+    UnknownTag, WhileAway,
+};
+pub use message::{Condition, Message, MessageId, Properties, Publish, Qos, Will};
+pub use publisher::{Outcome, Publisher, Receipt};
+pub use topic::{Filter, InvalidTopic, Topic};
