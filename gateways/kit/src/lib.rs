@@ -1,12 +1,19 @@
 //! What a front-end is made of: the [`Gateway`] trait and its host's side, the loops that fast connections run on,
 //! and the contract tests every gateway runs.
 
+pub mod accept;
+pub mod buffers;
+#[doc(hidden)]
+pub mod contract;
 pub mod gateway;
 pub mod loops;
 pub mod registry;
+pub mod wheel;
 
+pub use accept::{Acceptor, Listener};
 pub use gateway::{
     BindError, Command, Context, Control, EnableError, Gateway, GatewayStatus, Host, InvalidConfig, ServeError,
 };
 pub use loops::Loops;
 pub use registry::{Bound, Kind, Listen, Registry, Running};
+pub use wheel::Timer;
