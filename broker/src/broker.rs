@@ -1,19 +1,41 @@
-//! The broker: the way in for gateways, and for whoever runs the place.
+//! The broker: what all parts of the core share, and the views for whoever runs the place.
 
 use crate::{
-    access::{Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal},
+    access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal},
     clock::{Clock, Time},
-    limits::Limits,
-    link::{Attached, Hello, Lsn, Reason},
-    message::Message,
+    limits::{Limits, Overflow},
+    link::{Cursor, Lsn, Reason, Subscription},
+    message::{Message, Origin},
+    metrics::Metrics,
     publisher::Publisher,
+    router::{Router, retained::Retained},
+    session::{
+        Budget, Session,
+        signal::{DURABLE, ROOM, Signal},
+    },
+    store::{Listener, Memory, Record, SessionKey, Store},
+    timetable::Timetable,
     topic::{Filter, Topic},
 };
-use std::sync::Arc;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Poll, Waker},
+};
+
+/// Numbers that leave the server: this many bits of their own below the store's epoch.
+const NUMBER_BITS: u32 = 40;
 
 /// The core. Cheap to clone; all clones are the same broker.
 #[derive(Clone)]
-pub struct Broker(Arc<()>);
+pub struct Broker(pub(crate) Arc<Core>);
 
 /// What a broker is made of.
 pub struct Parts {
@@ -25,123 +47,339 @@ pub struct Parts {
     pub authenticate: Arc<dyn Authenticate>,
     /// What they may.
     pub authorize: Arc<dyn Authorize>,
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+}
+
+/// What all parts of the core share.
+pub(crate) struct Core {
+    pub(crate) budget: Budget,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) authenticate: Arc<dyn Authenticate>,
+    pub(crate) authorize: Arc<dyn Authorize>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) router: Router,
+    pub(crate) retained: RwLock<Retained>,
+    /// Named sessions.
+    pub(crate) sessions: RwLock<BTreeMap<ClientId, Arc<Session>>>,
+    pub(crate) connections: Mutex<Connections>,
+    pub(crate) timetable: Timetable,
+    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) stopping: AtomicBool,
+    next_number: AtomicU64,
+    next_session: AtomicU64,
+}
+
+/// Who is connected, for the limits.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    pub(crate) count: u32,
+    pub(crate) by_address: HashMap<IpAddr, u32>,
+}
+
+/// Who waits for the store.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    durable: Mutex<BTreeMap<Lsn, Vec<Waiter>>>,
+    available: Mutex<Vec<Arc<Signal>>>,
+}
+
+enum Waiter {
+    Link(Arc<Signal>, u16),
+    Task(Waker),
+}
+
+impl Parts {
+    /// A broker that keeps nothing and lets everybody in, for embedding and for tests: change what differs.
+    #[must_use]
+    pub fn in_memory(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let store = Arc::new(Memory::new(clock.now()));
+        Self { limits, clock, authenticate: Arc::new(AllowAll), authorize: Arc::new(AllowAll), store }
+    }
 }
 
 impl Broker {
-    /// A broker with nothing in it, or with what the store recovers.
+    /// A broker with what the store recovers in it.
     #[must_use]
-    pub fn new(_parts: Parts) -> Self {
-        todo!()
-    }
-
-    /// Authenticates, then opens or resumes the session, taking it over from whoever holds it. Returns once the old
-    /// link is fenced: its calls then change nothing. The only way in.
-    ///
-    /// # Errors
-    /// Why the client may not come in.
-    pub async fn attach(&self, _hello: Hello) -> Result<Attached, Refusal> {
-        todo!()
+    pub fn new(parts: Parts) -> Self {
+        let epoch = u64::from(parts.store.epoch());
+        let first = (epoch << NUMBER_BITS) + 1;
+        let waiters = Arc::new(Waiters::default());
+        let core = Core {
+            budget: Budget { limits: parts.limits, ..Budget::default() },
+            clock: parts.clock,
+            authenticate: parts.authenticate,
+            router: Router::new(parts.authorize.clone()),
+            authorize: parts.authorize,
+            store: parts.store,
+            retained: RwLock::default(),
+            sessions: RwLock::default(),
+            connections: Mutex::default(),
+            timetable: Timetable::default(),
+            waiters: waiters.clone(),
+            stopping: AtomicBool::new(false),
+            next_number: AtomicU64::new(first),
+            next_session: AtomicU64::new(first),
+        };
+        let broker = Self(Arc::new(core));
+        broker.recover();
+        broker.0.store.listen(waiters);
+        broker
     }
 
     /// For roads without a session (REST, MQTT-SN QoS -1): who is this?
     ///
     /// # Errors
     /// Why the credentials are refused.
-    pub async fn authenticate(&self, _who: &Credentials, _peer: Peer) -> Result<Principal, Refusal> {
-        todo!()
+    pub async fn authenticate(&self, who: &Credentials, peer: Peer) -> Result<Principal, Refusal> {
+        match who {
+            Credentials::Known(principal) => Ok(principal.clone()),
+            who => self.0.authenticate.authenticate(who, peer).await,
+        }
     }
 
     /// A way to publish without a session.
     #[must_use]
-    pub fn publisher(&self, _gateway: &Arc<str>, _who: Principal, _client: Option<ClientId>) -> Publisher {
-        todo!()
+    pub fn publisher(&self, _gateway: &Arc<str>, who: Principal, client: Option<ClientId>) -> Publisher {
+        Publisher::sessionless(self.0.clone(), who, client)
     }
 
-    /// The retained message of a topic, if there is one that `who` may read and that has not expired.
+    /// The retained message of a topic, if there is one that has not expired.
     ///
     /// # Errors
     /// `who` may not read the topic.
-    pub fn retained(&self, _who: &Principal, _topic: &Topic) -> Result<Option<Message>, Refusal> {
-        todo!()
+    pub fn retained(&self, who: &Principal, topic: &Topic) -> Result<Option<Message>, Refusal> {
+        if !self.0.authorize.may(who, None, Action::Receive(topic)) {
+            return Err(Refusal::NotAuthorized);
+        }
+        Ok(self.0.retained.read().get(topic.as_str(), self.0.clock.now()).cloned())
     }
 
     /// Retained messages under `filter` that `who` may read, level by level in byte order, after `after`, at most
     /// `limit`, appended to `out`.
     pub fn retained_under(
         &self,
-        _who: &Principal,
-        _filter: &Filter,
-        _after: Option<&Topic>,
-        _limit: usize,
-        _out: &mut Vec<Message>,
+        who: &Principal,
+        filter: &Filter,
+        after: Option<&Topic>,
+        limit: usize,
+        out: &mut Vec<Message>,
     ) {
-        todo!()
+        let wanted = out.len() + limit;
+        if limit > 0 {
+            self.0.retained.read().scan(filter.pattern(), after, self.0.clock.now(), |message| {
+                if self.0.authorize.may(who, None, Action::Receive(message.topic())) {
+                    out.push(message.clone());
+                }
+                out.len() < wanted
+            });
+        }
     }
 
     /// Completes when everything up to `lsn` is as safe as `[durability]` promises.
-    pub async fn durable(&self, _lsn: Lsn) {
-        todo!()
+    pub async fn durable(&self, lsn: Lsn) {
+        poll_fn(|cx| {
+            if lsn <= self.0.store.durable() {
+                return Poll::Ready(());
+            }
+            self.0.waiters.durable.lock().entry(lsn).or_default().push(Waiter::Task(cx.waker().clone()));
+            // It may have become durable in between, and nobody would tell.
+            if lsn <= self.0.store.durable() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// The bounds.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        todo!()
+        &self.0.budget.limits
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.budget.metrics
     }
 
     /// The core's time.
     #[must_use]
     pub fn now(&self) -> Time {
-        todo!()
+        self.0.clock.now()
     }
 
     /// Whether `who` may use what is meant for operators.
     #[must_use]
-    pub fn may_admin(&self, _who: &Principal) -> bool {
-        todo!()
+    pub fn may_admin(&self, who: &Principal) -> bool {
+        self.0.authorize.may(who, None, Action::Admin)
     }
 
     /// Whether `who` may make sessions with `overflow = "reject"`.
     #[must_use]
-    pub fn may_reject(&self, _who: &Principal) -> bool {
-        todo!()
+    pub fn may_reject(&self, who: &Principal) -> bool {
+        self.0.authorize.may(who, None, Action::Reject)
     }
 
     /// A named session's figures.
     #[must_use]
-    pub fn session(&self, _id: &ClientId) -> Option<SessionInfo> {
-        todo!()
+    pub fn session(&self, id: &ClientId) -> Option<SessionInfo> {
+        let session = self.0.sessions.read().get(id)?.clone();
+        Some(self.info(id, &session))
     }
 
     /// Named sessions in the order of their ids, after `after`, at most `limit`.
     #[must_use]
-    pub fn sessions(&self, _after: Option<&ClientId>, _limit: usize) -> Vec<SessionInfo> {
-        todo!()
+    pub fn sessions(&self, after: Option<&ClientId>, limit: usize) -> Vec<SessionInfo> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let page: Vec<_> = {
+            let sessions = self.0.sessions.read();
+            let from = after.map_or(Unbounded, Excluded);
+            sessions
+                .range::<ClientId, _>((from, Unbounded))
+                .take(limit)
+                .map(|(id, s)| (id.clone(), s.clone()))
+                .collect()
+        };
+        page.iter().map(|(id, session)| self.info(id, session)).collect()
     }
 
-    /// Ends a named session for good; its holder is detached with `reason`. `false`: there is none.
-    pub fn end_session(&self, _id: &ClientId, _reason: Reason) -> bool {
-        todo!()
+    fn info(&self, id: &ClientId, session: &Session) -> SessionInfo {
+        let limits = self.limits();
+        let state = session.state.lock();
+        SessionInfo {
+            id: id.clone(),
+            owner: state.owner.as_deref().map(Into::into),
+            held_by: state.signal.as_ref().map(|_| state.gateway.clone()),
+            peer: state.signal.as_ref().map(|_| state.peer),
+            expiry: state.expiry,
+            subscriptions: state.subscriptions.clone(),
+            queued: state.queued() as u64,
+            queued_bytes: state.queued_bytes(),
+            oldest: state.oldest(),
+            delivered: state.delivered,
+            dropped: state.dropped,
+            settled: state.settled,
+            missed: state.missed,
+            max_queued_messages: state.max_messages(limits),
+            overflow: state.overflow(limits),
+        }
     }
 
-    /// Detaches a session's holder; the session stays. `false`: nobody holds it.
-    pub fn disconnect(&self, _id: &ClientId, _reason: Reason) -> bool {
-        todo!()
+    /// Messages waiting, and handed out but not settled, in all named sessions.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let sessions: Vec<_> = self.0.sessions.read().values().cloned().collect();
+        sessions.iter().map(|s| s.state.lock().queued() as u64).sum()
+    }
+
+    /// Subscriptions of all sessions.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.0.router.subscriptions()
+    }
+
+    /// Topics that have a retained message.
+    #[must_use]
+    pub fn retained_count(&self) -> usize {
+        self.0.retained.read().len()
+    }
+
+    /// Clients connected now, all roads.
+    #[must_use]
+    pub fn connected(&self) -> u32 {
+        self.0.connections.lock().count
     }
 
     /// The rights changed: what was decided is decided anew.
     pub fn policy_changed(&self) {
-        todo!()
+        self.0.router.policy_changed();
     }
 
-    /// Fires what is due (wills, session ends); gives when to call again. The host calls it.
-    pub fn run_due(&self) -> Option<Time> {
-        todo!()
-    }
-
-    /// From now on nobody gets in, and every link hears [`Reason::ServerStopping`].
+    /// From now on nobody gets in, and every link hears [`Reason::ServerStopping`]. Sessions stay; wills of clients
+    /// that are told to go are not published [MQTT-3.1.2-10 leaves it open; a restart is no failure of theirs].
     pub fn stop(&self) {
-        todo!()
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.router.for_each_session(|session| {
+            let mut state = session.state.lock();
+            state.will = None;
+            if let Some(signal) = &state.signal {
+                signal.detach(Reason::ServerStopping);
+            }
+        });
+    }
+}
+
+impl Core {
+    /// A block of numbers for messages.
+    pub(crate) fn numbers(&self, count: u64) -> std::ops::Range<u64> {
+        let first = self.next_number.fetch_add(count, Ordering::Relaxed);
+        first..first + count
+    }
+
+    pub(crate) fn session_key(&self) -> SessionKey {
+        SessionKey(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Where a new or recovered session's cursors begin: above all that any start before has handed out.
+    pub(crate) fn first_cursor(&self) -> u64 {
+        (u64::from(self.store.epoch()) << NUMBER_BITS) + 1
+    }
+
+    /// Appends what must not fail.
+    pub(crate) fn note(&self, records: &mut Vec<Record>) -> Lsn {
+        if records.is_empty() || !self.store.keeps() {
+            records.clear();
+            return Lsn::default();
+        }
+        self.store.append_lazily(records)
+    }
+
+    /// Whether `lsn` is durable; if not, `signal` will get `bit` when it is.
+    pub(crate) fn durable_or_wait(&self, lsn: Lsn, signal: &Arc<Signal>, bit: u16) -> bool {
+        if lsn <= self.store.durable() {
+            return true;
+        }
+        self.waiters.durable.lock().entry(lsn).or_default().push(Waiter::Link(signal.clone(), bit));
+        if lsn <= self.store.durable() {
+            // Told or not, it is so.
+            return true;
+        }
+        false
+    }
+
+    /// `signal` hears [`crate::Event::Room`] when the store writes again.
+    pub(crate) fn wait_for_store(&self, signal: &Arc<Signal>) {
+        let mut waiting = self.waiters.available.lock();
+        if !waiting.iter().any(|s| Arc::ptr_eq(s, signal)) {
+            waiting.retain(|s| s.detached().is_none());
+            waiting.push(signal.clone());
+        }
+    }
+
+    pub(crate) fn origin(&self, principal: &Principal, client: Option<&ClientId>, session: u32) -> Arc<Origin> {
+        Arc::new(Origin { client: client.cloned(), user: principal.name().map(Into::into), session })
+    }
+}
+
+impl Listener for Waiters {
+    fn durable(&self, lsn: Lsn) {
+        let due = {
+            let mut waiting = self.durable.lock();
+            let later = waiting.split_off(&Lsn(lsn.0 + 1));
+            std::mem::replace(&mut *waiting, later)
+        };
+        for waiter in due.into_values().flatten() {
+            match waiter {
+                Waiter::Link(signal, bit) => signal.raise(bit),
+                Waiter::Task(waker) => waker.wake(),
+            }
+        }
+    }
+
+    fn available(&self) {
+        let waiting = std::mem::take(&mut *self.available.lock());
+        for signal in waiting {
+            signal.raise(ROOM | DURABLE);
+        }
     }
 }
 
@@ -159,7 +397,7 @@ pub struct SessionInfo {
     /// Seconds it outlives its connection; `u32::MAX` is for ever.
     pub expiry: u32,
     /// Its subscriptions.
-    pub subscriptions: Vec<crate::link::Subscription>,
+    pub subscriptions: Vec<Subscription>,
     /// Messages waiting, and handed out but not settled.
     pub queued: u64,
     /// Bytes of them.
@@ -170,8 +408,12 @@ pub struct SessionInfo {
     pub delivered: u64,
     /// Messages lost, all causes.
     pub dropped: u64,
+    /// The position up to which it is settled by cursor.
+    pub settled: Cursor,
+    /// Messages lost to a full queue that its client was not yet told of for good.
+    pub missed: u64,
     /// Its most messages.
     pub max_queued_messages: u32,
     /// What it does when full.
-    pub overflow: crate::limits::Overflow,
+    pub overflow: Overflow,
 }

@@ -5,12 +5,19 @@
 //! in memory and short, so protocol machines call it directly and tests use the real thing.
 
 pub mod access;
+mod attach;
 pub mod broker;
 pub mod clock;
 pub mod limits;
 pub mod link;
 pub mod message;
+pub mod metrics;
 pub mod publisher;
+mod recover;
+mod router;
+mod session;
+pub mod store;
+mod timetable;
 pub mod topic;
 
 pub use access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal};
@@ -23,5 +30,7 @@ pub use link::{
     UnknownTag, WhileAway,
 };
 pub use message::{Condition, Message, MessageId, Properties, Publish, Qos, Will};
+pub use metrics::{DropCause, Metrics};
 pub use publisher::{Outcome, Publisher, Receipt};
+pub use store::Store;
 pub use topic::{Filter, InvalidTopic, Topic};

@@ -1,17 +1,21 @@
-//! One front-end's hold on one session: the words of the seam, and the [`Link`] itself.
+//! The words of the seam: what a front-end says to the core and hears from it, and its hold on a session, [`Link`].
+
+mod deliver;
+mod hold;
+mod settle;
+mod subscribe;
+
+pub use hold::Link;
 
 use crate::{
-    access::{ClientId, Credentials, Peer, Principal},
+    access::{ClientId, Credentials, Peer},
     limits::Overflow,
     message::{Message, Qos, Will},
-    publisher::Publisher,
     topic::Filter,
 };
 use std::{
-    future::poll_fn,
     num::{NonZeroU16, NonZeroU32},
     sync::Arc,
-    task::{Context, Poll},
 };
 
 /// What a client says to come in.
@@ -337,121 +341,4 @@ pub enum Detach {
     Clean,
     /// The client is lost, or said goodbye "with will": the will is published.
     WithWill,
-}
-
-/// One front-end's hold on one session. Dropping it is [`Detach::WithWill`].
-#[derive(Debug)]
-pub struct Link {
-    publisher: Publisher,
-}
-
-impl Link {
-    /// The way in for what this client publishes.
-    pub fn publisher(&mut self) -> &mut Publisher {
-        &mut self.publisher
-    }
-
-    /// The session's name; `None` when unnamed.
-    #[must_use]
-    pub fn client_id(&self) -> Option<&ClientId> {
-        todo!()
-    }
-
-    /// Who the client is.
-    #[must_use]
-    pub fn principal(&self) -> &Principal {
-        todo!()
-    }
-
-    /// Adds or replaces subscriptions; one result each, in order, appended to `granted`. Retained messages come
-    /// through `take`. Hold SUBACK until the position is durable.
-    pub fn subscribe(&mut self, _wanted: &[Subscription], _granted: &mut Vec<Result<Qos, Refused>>) -> Lsn {
-        todo!()
-    }
-
-    /// Ends subscriptions; whether each existed is appended to `existed`.
-    pub fn unsubscribe(&mut self, _filters: &[Filter], _existed: &mut Vec<bool>) -> Lsn {
-        todo!()
-    }
-
-    /// The session's subscriptions, in the order of their filters.
-    #[must_use]
-    pub fn subscriptions(&self) -> Vec<Subscription> {
-        todo!()
-    }
-
-    /// Shows up to `budget` deliveries to `visit`, in order, under the session's lock: encode and return. Never more
-    /// unsettled than the window. Gives how many were [`Taken::Sent`].
-    pub fn take(&mut self, _pick: Pick, _budget: Budget, _visit: impl FnMut(&Delivery<'_>) -> Taken) -> usize {
-        todo!()
-    }
-
-    /// Settles a burst of answers under one lock; whatever matched nothing is appended to `unknown`.
-    pub fn settle(&mut self, _answers: &[(Tag, Settle)], _unknown: &mut Vec<(Tag, Settle)>) -> Lsn {
-        todo!()
-    }
-
-    /// Settles everything up to and including `cursor`. Older than what was settled before is fine and does nothing.
-    ///
-    /// # Errors
-    /// The cursor was never handed out.
-    pub fn settle_through(&mut self, _cursor: Cursor) -> Result<Lsn, UnknownCursor> {
-        todo!()
-    }
-
-    /// The position up to which everything is settled.
-    #[must_use]
-    pub fn settled(&self) -> Cursor {
-        todo!()
-    }
-
-    /// Messages lost to a full queue since the settled position; told again until something after it is settled.
-    #[must_use]
-    pub fn missed(&self) -> u64 {
-        todo!()
-    }
-
-    /// Incoming QoS 2: PUBREL frees the publisher's packet identifier. `false`: it was not in use.
-    pub fn release(&mut self, _packet_id: NonZeroU16) -> (Lsn, bool) {
-        todo!()
-    }
-
-    /// Incoming QoS 2 publications that await their PUBREL (for the receive maximum).
-    #[must_use]
-    pub fn unreleased(&self) -> usize {
-        todo!()
-    }
-
-    /// Whether everything up to `lsn` is as safe as promised. If not, an [`Event::Durable`] will come for it.
-    pub fn hold(&mut self, _lsn: Lsn) -> bool {
-        todo!()
-    }
-
-    /// Changes the session expiry (MQTT 5 DISCONNECT), in seconds. Gives the expiry granted.
-    pub fn set_expiry(&mut self, _expiry: u32) -> u32 {
-        todo!()
-    }
-
-    /// Sets, replaces or discards the will (MQTT-SN WILLTOPICUPD, WILLMSGUPD).
-    ///
-    /// # Errors
-    /// The will's topic may not be published to.
-    pub fn set_will(&mut self, _will: Option<Will>) -> Result<Lsn, Refused> {
-        todo!()
-    }
-
-    /// The one thing to await; cancel-safe. The waker of the last call is woken once for any number of events.
-    pub fn poll_event(&mut self, _cx: &mut Context<'_>, _interest: Interest) -> Poll<Event> {
-        todo!()
-    }
-
-    /// [`Link::poll_event`] as a future.
-    pub async fn event(&mut self, interest: Interest) -> Event {
-        poll_fn(|cx| self.poll_event(cx, interest)).await
-    }
-
-    /// Lets go of the session.
-    pub fn detach(self, _how: Detach) {
-        todo!()
-    }
 }

@@ -205,6 +205,12 @@ impl Message {
         self.head().origin.user.as_deref()
     }
 
+    /// Whether it is too late to deliver it.
+    #[must_use]
+    pub fn expired(&self, now: Time) -> bool {
+        self.expires().is_some_and(|at| at <= now)
+    }
+
     /// What it counts for in `max_queued_bytes`: topic and payload.
     #[must_use]
     pub fn cost(&self) -> usize {

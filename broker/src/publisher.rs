@@ -1,10 +1,22 @@
 //! Publishing: stage a burst, route it at once.
 
 use crate::{
+    access::{Action, ClientId, Peer, Principal},
+    broker::Core,
+    clock::Time,
     link::{Lsn, Refused},
-    message::{MessageId, Publish},
+    message::{Condition, Head, Message, MessageId, Origin, Publish, Qos},
+    metrics::Metrics,
+    router::{Route, Target, retained::Retained},
+    session::{Copy, Full, Incoming, KEPT, Lost, REJECTS, Session, signal::Signal},
+    store::{Placed, Record},
     topic::{InvalidTopic, Topic},
 };
+use parking_lot::{MutexGuard, RwLockWriteGuard};
+use std::{num::NonZeroU16, ops::Range, sync::Arc, time::Duration};
+
+/// Numbers for messages are fetched in blocks of this many.
+const NUMBER_BLOCK: u64 = 256;
 
 /// What became of a staged message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,36 +53,489 @@ pub enum Outcome {
 
 /// Publishes as one principal. Buffers like `BufWriter`: `stage` checks and keeps, `flush` routes the whole burst.
 /// What is staged and not flushed is forgotten when it is dropped.
-#[derive(Debug)]
-pub struct Publisher {}
+pub struct Publisher {
+    core: Arc<Core>,
+    principal: Principal,
+    client: Option<ClientId>,
+    origin: Arc<Origin>,
+    /// The session that QoS 2 identifiers belong to, and the link that fences.
+    session: Option<(Arc<Session>, Arc<Signal>)>,
+    internal: bool,
+    last: Option<Last>,
+    staged: Vec<Staged>,
+    /// Runs of staged messages with one route; each begins where the one before ends.
+    runs: Vec<Run>,
+    numbers: Range<u64>,
+    now: Option<Time>,
+    /// Something staged needs more than a push into queues.
+    careful: bool,
+    has_exactly_once: bool,
+}
+
+/// The route of the last topic: consecutive publications mostly go the same way.
+struct Last {
+    route: Arc<Route>,
+    may_publish: bool,
+}
+
+struct Run {
+    route: Arc<Route>,
+    end: usize,
+}
+
+struct Staged {
+    message: Message,
+    token: u32,
+    exactly_once: Option<NonZeroU16>,
+    condition: Option<Box<Condition>>,
+    /// Decided already; not to be routed.
+    verdict: Option<Outcome>,
+}
 
 impl Publisher {
+    pub(crate) fn sessionless(core: Arc<Core>, principal: Principal, client: Option<ClientId>) -> Self {
+        let origin = core.origin(&principal, client.as_ref(), 0);
+        Self::new(core, principal, client, origin, None)
+    }
+
+    pub(crate) fn of_session(
+        core: Arc<Core>,
+        principal: Principal,
+        session: &Arc<Session>,
+        signal: &Arc<Signal>,
+    ) -> Self {
+        let origin = core.origin(&principal, session.client.as_ref(), session.id);
+        let holder = Some((session.clone(), signal.clone()));
+        Self::new(core, principal, session.client.clone(), origin, holder)
+    }
+
+    fn new(
+        core: Arc<Core>,
+        principal: Principal,
+        client: Option<ClientId>,
+        origin: Arc<Origin>,
+        session: Option<(Arc<Session>, Arc<Signal>)>,
+    ) -> Self {
+        Self {
+            core,
+            principal,
+            client,
+            origin,
+            session,
+            internal: false,
+            last: None,
+            staged: Vec::new(),
+            runs: Vec::new(),
+            numbers: 0..0,
+            now: None,
+            careful: false,
+            has_exactly_once: false,
+        }
+    }
+
     /// The topic of these bytes: the last one again without looking, or a known one, or a new one.
     ///
     /// # Errors
     /// They are no topic name.
-    pub fn topic(&mut self, _name: &[u8]) -> Result<Topic, InvalidTopic> {
-        todo!()
+    #[inline]
+    pub fn topic(&mut self, name: &[u8]) -> Result<Topic, InvalidTopic> {
+        match &self.last {
+            Some(last) if last.route.topic.as_str().as_bytes() == name => Ok(last.route.topic.clone()),
+            _ => self.other_topic(name),
+        }
+    }
+
+    fn other_topic(&mut self, name: &[u8]) -> Result<Topic, InvalidTopic> {
+        let text = std::str::from_utf8(name).map_err(|_| InvalidTopic::NotUtf8)?;
+        match self.core.router.known(text) {
+            Some(route) => {
+                let topic = route.topic.clone();
+                self.go(route);
+                Ok(topic)
+            }
+            None => Topic::parse(text),
+        }
+    }
+
+    /// Remembers a route, and whether this principal may use it.
+    fn go(&mut self, route: Arc<Route>) -> &Last {
+        let may_publish =
+            self.core.may_publish_from(&self.principal, self.client.as_ref(), &route.topic, self.internal);
+        self.last.insert(Last { route, may_publish })
     }
 
     /// Keeps a message for the next flush; `token` comes back in its receipt.
     ///
     /// # Errors
     /// What can never succeed is refused at once, and is not staged.
-    pub fn stage(&mut self, _message: Publish<'_>, _token: u32) -> Result<(), Refused> {
-        todo!()
+    pub fn stage(&mut self, message: Publish<'_>, token: u32) -> Result<(), Refused> {
+        let generation = self.core.router.generation();
+        let fresh = matches!(&self.last, Some(last) if last.route.generation == generation
+            && last.route.topic == message.topic);
+        if !fresh {
+            let route = self.core.router.route(&message.topic);
+            self.go(route);
+        }
+        let limits = &self.core.budget.limits;
+        let Some(last) = &self.last else { return Err(Refused::Fenced) };
+        if !last.may_publish {
+            return Err(Refused::NotAuthorized);
+        }
+        if !fresh && message.topic.levels() > limits.max_topic_levels {
+            return Err(Refused::TooManyLevels);
+        }
+        if message.qos as u8 > limits.max_qos {
+            return Err(Refused::QosNotSupported);
+        }
+        if message.retain && !limits.retain_available {
+            return Err(Refused::RetainNotSupported);
+        }
+        if message.payload.len() + message.topic.as_str().len() > limits.max_packet_size as usize {
+            return Err(Refused::TooLarge);
+        }
+        let now = *self.now.get_or_insert_with(|| self.core.clock.now());
+        let number = match self.numbers.next() {
+            Some(number) => number,
+            None => {
+                self.numbers = self.core.numbers(NUMBER_BLOCK);
+                self.numbers.next().unwrap_or_default()
+            }
+        };
+        let head = Head {
+            topic: message.topic,
+            origin: self.origin.clone(),
+            id: MessageId(number),
+            time: now,
+            expires: message.expiry.map(|s| now.after(Duration::from_secs(s.into()))),
+            properties: message.properties,
+            qos: message.qos,
+            retain: message.retain,
+        };
+        self.careful |= message.retain || message.condition.is_some();
+        self.has_exactly_once |= message.exactly_once.is_some();
+        self.staged.push(Staged {
+            message: Message::new(head, message.payload),
+            token,
+            exactly_once: message.exactly_once,
+            condition: message.condition.map(Box::new),
+            verdict: None,
+        });
+        match self.runs.last_mut() {
+            Some(run) if Arc::ptr_eq(&run.route, &last.route) => run.end = self.staged.len(),
+            _ => self.runs.push(Run { route: last.route.clone(), end: self.staged.len() }),
+        }
+        Ok(())
     }
 
-    /// Routes what is staged: one lock and one wake-up a subscriber. Appends one receipt per staged message, in
-    /// order. Hold acknowledgements until the position is durable. A fenced link's messages vanish without receipt.
-    pub fn flush(&mut self, _receipts: &mut Vec<Receipt>) -> Lsn {
-        todo!()
+    /// Routes what is staged: one lock and one wake-up a subscriber and run. Appends one receipt per staged message,
+    /// in order. Hold acknowledgements until the position is durable. A fenced link's messages vanish without receipt.
+    pub fn flush(&mut self, receipts: &mut Vec<Receipt>) -> Lsn {
+        self.now = None;
+        if self.staged.is_empty() {
+            return Lsn::default();
+        }
+        let session = self.session.clone();
+        let mut incoming = session.as_ref().map(|(session, _)| session.incoming.lock());
+        let lsn = match &session {
+            Some((_, signal)) if signal.detached().is_some() => Lsn::default(),
+            _ => self.route(incoming.as_mut(), receipts),
+        };
+        self.staged.clear();
+        self.runs.clear();
+        (self.careful, self.has_exactly_once) = (false, false);
+        if self.staged.capacity() > 64 {
+            // An idle connection keeps no buffer.
+            (self.staged, self.runs) = (Vec::new(), Vec::new());
+        }
+        lsn
+    }
+
+    fn route(&mut self, mut incoming: Option<&mut MutexGuard<'_, Incoming>>, receipts: &mut Vec<Receipt>) -> Lsn {
+        if let Some(incoming) = incoming.as_mut().filter(|_| self.has_exactly_once) {
+            for staged in &mut self.staged {
+                let seen = staged.exactly_once.is_some_and(|id| !incoming.unreleased.insert(id));
+                staged.verdict = seen.then_some(Outcome::Duplicate);
+            }
+        }
+        let lsn = if self.careful || self.needs_journal() { self.reserve_and_journal() } else { Lsn::default() };
+        let (mut start, mut published, mut bytes, mut refused) = (0, 0, 0, 0);
+        for run in &self.runs {
+            let batch = &self.staged[start..run.end];
+            start = run.end;
+            let matched = self.core.deliver(&run.route, batch, self.origin.session, lsn);
+            for staged in batch {
+                let id = staged.message.id();
+                let outcome = staged.verdict.unwrap_or(Outcome::Accepted { matched, id });
+                match outcome {
+                    Outcome::Accepted { .. } => {
+                        published += 1;
+                        bytes += staged.message.cost() as u64;
+                    }
+                    Outcome::Duplicate => {}
+                    _ => refused += 1,
+                }
+                if let (Some(id), Some(incoming)) = (staged.exactly_once, incoming.as_mut()) {
+                    if !matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate) {
+                        // PUBREC with an error ends the exchange: the identifier is free [MQTT-4.3.3-8].
+                        incoming.unreleased.remove(&id);
+                    }
+                }
+                receipts.push(Receipt { token: staged.token, outcome });
+            }
+        }
+        let metrics = &self.core.budget.metrics;
+        Metrics::add(&metrics.published, published);
+        Metrics::add(&metrics.published_bytes, bytes);
+        Metrics::add(&metrics.refused, refused);
+        lsn
     }
 
     /// False while the bytes staged and not yet durable exceed the ingress budget: stop reading, or say
     /// "congestion". [`crate::Event::Room`] follows. Never false because of a session's queue.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        todo!()
+        self.core.store.has_room()
+    }
+
+    /// Whether anything staged must be reserved or journaled before it is queued.
+    fn needs_journal(&self) -> bool {
+        let own = self.has_exactly_once && self.session.as_ref().is_some_and(|(session, _)| session.has(KEPT));
+        let mut start = 0;
+        own || self.runs.iter().any(|run| {
+            let promised = self.staged[start..run.end].iter().any(|s| s.message.qos() != Qos::AtMostOnce);
+            start = run.end;
+            promised && run.route.targets.iter().any(|target| target.session.has(KEPT | REJECTS))
+        })
+    }
+
+    /// For messages that must be journaled, may be refused, or change a topic's state: reserves their places, appends
+    /// them as one batch, sets the states. What is refused gets its verdict; `deliver` does the rest.
+    fn reserve_and_journal(&mut self) -> Lsn {
+        let core = self.core.clone();
+        let mut retained = self.careful.then(|| core.retained.write());
+        let mut journal = Journal {
+            core: &core,
+            waiting: self.session.as_ref().map(|(_, signal)| signal),
+            records: Vec::new(),
+            placed: Vec::new(),
+        };
+        let own_key = self.session.as_ref().filter(|(session, _)| session.has(KEPT)).map(|(session, _)| session.key);
+        let mut start = 0;
+        for run in &self.runs {
+            for staged in &mut self.staged[start..run.end] {
+                if staged.verdict.is_none() {
+                    let incoming = own_key.zip(staged.exactly_once);
+                    staged.verdict = journal.take_in(&run.route, staged, incoming, retained.as_mut()).err();
+                }
+            }
+            start = run.end;
+        }
+        let Journal { mut records, placed, .. } = journal;
+        let appended = if records.is_empty() || !core.store.keeps() {
+            Ok(Lsn::default())
+        } else {
+            core.store.append(&mut records)
+        };
+        match appended {
+            Ok(lsn) => {
+                for (session, cursor) in placed {
+                    let mut state = session.state.lock();
+                    state.queue.fill(cursor, lsn);
+                    state.ring();
+                }
+                if let Some(retained) = retained.as_mut() {
+                    let accepted = self.staged.iter().filter(|s| s.verdict.is_none() && s.message.retain());
+                    accepted.for_each(|s| retained.set(&s.message));
+                }
+                lsn
+            }
+            Err(_) => {
+                for (session, cursor) in placed {
+                    cancel(&core, &session, cursor);
+                }
+                if let Some((_, signal)) = &self.session {
+                    core.wait_for_store(signal);
+                }
+                for staged in &mut self.staged {
+                    let promised = staged.message.qos() != Qos::AtMostOnce;
+                    let hurt = promised || staged.message.retain() || staged.condition.is_some();
+                    if staged.verdict.is_none() && hurt {
+                        staged.verdict = Some(Outcome::StoreUnavailable);
+                    }
+                }
+                Lsn::default()
+            }
+        }
+    }
+}
+
+/// One batch on its way into the journal.
+struct Journal<'a> {
+    core: &'a Arc<Core>,
+    waiting: Option<&'a Arc<Signal>>,
+    records: Vec<Record>,
+    placed: Vec<(Arc<Session>, crate::link::Cursor)>,
+}
+
+impl Journal<'_> {
+    /// Reserves a message's places and writes its record; all or nothing.
+    fn take_in(
+        &mut self,
+        route: &Route,
+        staged: &Staged,
+        incoming: Option<(crate::store::SessionKey, NonZeroU16)>,
+        retained: Option<&mut RwLockWriteGuard<'_, Retained>>,
+    ) -> Result<(), Outcome> {
+        let (core, message) = (self.core, &staged.message);
+        let retain = message.retain();
+        if let Some(retained) = retained {
+            let current = retained.current(message.topic().as_str(), message.time());
+            if staged.condition.as_deref().is_some_and(|condition| !condition.holds(current)) {
+                return Err(Outcome::ConditionFailed { current });
+            }
+            if retain && !message.payload().is_empty() && !retained.has_room(message, &core.budget.limits) {
+                return Err(Outcome::QuotaExceeded);
+            }
+        }
+        let (first_place, first_record) = (self.placed.len(), self.records.len());
+        let mut places = Vec::new();
+        for target in route.targets.iter().filter(|target| target.reserves(message)) {
+            let session = &target.session;
+            let kept = session.has(KEPT);
+            let mut lost = Lost { session: session.key, kept, records: &mut self.records };
+            let mut state = session.state.lock();
+            match state.push(&core.budget, &target.copy(message), false, &mut lost) {
+                Ok(None) => {}
+                Ok(Some(cursor)) => {
+                    drop(state);
+                    self.placed.push((session.clone(), cursor));
+                    if kept {
+                        places.push(target.placed(message, cursor));
+                    }
+                }
+                Err(Full) => {
+                    if let Some(signal) = self.waiting {
+                        state.wait_for_room(signal);
+                    }
+                    drop(state);
+                    for (session, cursor) in self.placed.drain(first_place..) {
+                        cancel(core, &session, cursor);
+                    }
+                    // What made room for this message elsewhere stays gone; its records stay too.
+                    return Err(Outcome::QuotaExceeded);
+                }
+            }
+        }
+        if core.store.keeps() {
+            if retain && message.payload().is_empty() {
+                self.records.push(Record::Cleared(message.topic().clone()));
+            }
+            let retained = retain && !message.payload().is_empty();
+            if !places.is_empty() || incoming.is_some() || retained {
+                self.records.push(Record::Stored { message: message.clone(), places, incoming, retained });
+            }
+        }
+        debug_assert!(self.records.len() >= first_record);
+        Ok(())
+    }
+}
+
+/// Gives a reserved place back, as if the message had never come.
+fn cancel(core: &Core, session: &Session, cursor: crate::link::Cursor) {
+    let mut state = session.state.lock();
+    if let Some(entry) = state.queue.cancel(cursor) {
+        state.give_back(&core.budget, &entry);
+        Metrics::sub(&core.budget.metrics.copies, 1);
+    }
+    state.ring();
+}
+
+impl Target {
+    fn qos_for(&self, message: &Message) -> Qos {
+        self.qos.min(message.qos())
+    }
+
+    fn copy<'a>(&'a self, message: &'a Message) -> Copy<'a> {
+        Copy {
+            message,
+            qos: self.qos_for(message),
+            // The flag tells a client that subscribed before nothing, unless it asked [MQTT-3.3.1-12].
+            retain: self.retain_as_published && message.retain(),
+            identifiers: &self.identifiers,
+        }
+    }
+
+    /// Whether the message's place must be reserved before it is journaled.
+    fn reserves(&self, message: &Message) -> bool {
+        self.qos_for(message) != Qos::AtMostOnce
+            && self.session.has(KEPT | REJECTS)
+            && !self.is_own(message.head().origin.session)
+    }
+
+    fn is_own(&self, publisher: u32) -> bool {
+        self.no_local && publisher == self.session.id
+    }
+
+    fn placed(&self, message: &Message, cursor: crate::link::Cursor) -> Placed {
+        let copy = self.copy(message);
+        let identifiers = self.identifiers.as_ref().map_or_else(Box::default, |ids| ids.slice.into());
+        Placed { session: self.session.key, cursor, qos: copy.qos, retain: copy.retain, identifiers }
+    }
+}
+
+impl Condition {
+    fn holds(&self, current: Option<MessageId>) -> bool {
+        match self {
+            Self::Absent => current.is_none(),
+            Self::Present => current.is_some(),
+            Self::Is(ids) => current.is_some_and(|id| ids.contains(&id)),
+        }
+    }
+}
+
+impl Core {
+    /// Puts a run of messages into the queues of its route, as far as they have no place yet. Gives the number of
+    /// sessions that match.
+    fn deliver(&self, route: &Route, batch: &[Staged], publisher: u32, _lsn: Lsn) -> u32 {
+        let mut matched = 0;
+        let mut records = Vec::new();
+        for target in &route.targets {
+            if target.is_own(publisher) {
+                continue;
+            }
+            matched += 1;
+            let session = &*target.session;
+            let special = session.has(KEPT | REJECTS);
+            let mut lost = Lost { session: session.key, kept: session.has(KEPT), records: &mut records };
+            let mut state = session.state.lock();
+            for staged in batch.iter().filter(|s| s.verdict.is_none()) {
+                if special && target.reserves(&staged.message) {
+                    continue;
+                }
+                // QoS 0, or a session that cannot refuse: a full queue drops by its own rule.
+                let _ = state.push(&self.budget, &target.copy(&staged.message), true, &mut lost);
+            }
+            state.ring();
+        }
+        self.note(&mut records);
+        matched
+    }
+
+    /// Whether `who` may publish there, as far as the rights go and the server's own topics.
+    pub(crate) fn may_publish(&self, who: &Principal, client: Option<&ClientId>, topic: &Topic, peer: Peer) -> bool {
+        self.may_publish_from(who, client, topic, peer.0.is_none())
+    }
+
+    fn may_publish_from(&self, who: &Principal, client: Option<&ClientId>, topic: &Topic, internal: bool) -> bool {
+        let own = ["$SYS", "$dead", "$share"];
+        let reserved = topic.as_str().starts_with('$')
+            && topic.as_str().split('/').next().is_some_and(|level| own.contains(&level));
+        (internal || !reserved) && self.authorize.may(who, client, Action::Publish(topic))
+    }
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("client", &self.client).field("staged", &self.staged.len()).finish()
     }
 }

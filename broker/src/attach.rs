@@ -1,0 +1,322 @@
+//! The only way to a session: authenticate, fence the old holder, make or resume.
+
+use crate::{
+    access::{Peer, Principal, Refusal},
+    broker::{Broker, Core},
+    link::{Attached, Hello, Link, Lsn, Reason, Start, Takeover},
+    message::Will,
+    session::{
+        Incoming, KEPT, REJECTS, Session, State,
+        signal::{DELIVERABLE, Signal},
+    },
+    store::Record,
+    timetable::Due,
+};
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+impl Broker {
+    /// Authenticates, then opens or resumes the session, taking it over from whoever holds it. Returns once the old
+    /// link is fenced: its calls then change nothing. The only way in.
+    ///
+    /// # Errors
+    /// Why the client may not come in.
+    pub async fn attach(&self, hello: Hello) -> Result<Attached, Refusal> {
+        // Ids that begin with $ are the server's own.
+        if hello.peer.0.is_some() && hello.client_id.as_ref().is_some_and(|id| id.as_str().starts_with('$')) {
+            return Err(Refusal::InvalidClientId);
+        }
+        let principal = self.authenticate(&hello.credentials, hello.peer).await?;
+        self.0.attach(hello, principal)
+    }
+}
+
+impl Core {
+    fn attach(self: &Arc<Self>, hello: Hello, principal: Principal) -> Result<Attached, Refusal> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Refusal::ServerUnavailable);
+        }
+        if let Some(will) = &hello.will {
+            // The rights are asked now, and again when it is fired.
+            if !self.may_publish(&principal, hello.client_id.as_ref(), &will.topic, hello.peer) {
+                return Err(Refusal::WillRefused);
+            }
+        }
+        // Counted before anything is made; a takeover gives the old holder's place back when it is fenced.
+        self.count_connection(hello.peer)?;
+        let peer = hello.peer;
+        self.open(hello, principal).inspect_err(|_| self.uncount(peer))
+    }
+
+    fn open(self: &Arc<Self>, hello: Hello, principal: Principal) -> Result<Attached, Refusal> {
+        let Some(client) = hello.client_id.clone() else {
+            return Ok(self.hold(&self.make(&hello, &principal), hello, principal, false));
+        };
+        let existing = {
+            // Held while the old holder is looked at, so that two newcomers do not both find the session free.
+            let mut sessions = self.sessions.write();
+            match sessions.get(&client).cloned() {
+                Some(session) => {
+                    session.state.lock().admit(&hello, &principal)?;
+                    session
+                }
+                None if hello.start == Start::Existing => return Err(Refusal::NoSession),
+                None => {
+                    let session = self.make(&hello, &principal);
+                    sessions.insert(client, session.clone());
+                    drop(sessions);
+                    return Ok(self.hold(&session, hello, principal, false));
+                }
+            }
+        };
+        let resume = hello.start != Start::Clean;
+        let old_will = self.fence(&existing, resume);
+        if let Some((old, will)) = old_will {
+            self.publish_will(&existing, &old, &will);
+        }
+        if resume && !existing.state.lock().ended {
+            return Ok(self.hold(&existing, hello, principal, true));
+        }
+        self.end_session(&existing, Reason::TakenOver);
+        let fresh = self.make(&hello, &principal);
+        if let Some(id) = hello.client_id.clone() {
+            let before = self.sessions.write().insert(id, fresh.clone());
+            if let Some(other) = before {
+                // Somebody came in between; of two newcomers the later wins.
+                self.end_session(&other, Reason::TakenOver);
+            }
+        }
+        Ok(self.hold(&fresh, hello, principal, false))
+    }
+
+    /// Ends the old holder's link: from here on its calls change nothing. Gives its will if that is to be published
+    /// now: always when the session does not go on; else only without a delay [MQTT-3.1.3-9].
+    fn fence(&self, session: &Arc<Session>, resume: bool) -> Option<(Principal, Box<Will>)> {
+        // A flush under way is waited for.
+        let _incoming = session.incoming.lock();
+        let mut state = session.state.lock();
+        let held = state.signal.take();
+        if let Some(old) = &held {
+            old.detach(Reason::TakenOver);
+            self.disconnected(&state);
+        }
+        let now = !resume || (held.is_some() && state.will.as_ref().is_some_and(|will| will.delay_s == 0));
+        let will = state.will.take().filter(|_| now);
+        will.map(|will| (state.principal.clone(), will))
+    }
+
+    fn make(self: &Arc<Self>, hello: &Hello, principal: &Principal) -> Arc<Session> {
+        let state = State::new(principal.clone(), self.first_cursor());
+        self.router.add_session(|id| {
+            Arc::new(Session {
+                id,
+                key: self.session_key(),
+                client: hello.client_id.clone(),
+                traits: AtomicU8::new(0),
+                incoming: Mutex::new(Incoming::default()),
+                state: Mutex::new(state),
+            })
+        })
+    }
+
+    /// Gives the session to its new holder.
+    fn hold(self: &Arc<Self>, session: &Arc<Session>, hello: Hello, principal: Principal, resumed: bool) -> Attached {
+        let limits = &self.budget.limits;
+        let expiry = match hello.client_id {
+            Some(_) => hello.expiry.min(limits.max_session_expiry),
+            None => 0,
+        };
+        let signal = Arc::new(Signal::default());
+        let mut records = Vec::new();
+        {
+            let mut guard = session.state.lock();
+            let state = &mut *guard;
+            if let Some(other) = state.signal.replace(signal.clone()) {
+                // Two newcomers raced past the fence; the later wins.
+                other.detach(Reason::TakenOver);
+                self.disconnected(state);
+            }
+            state.gateway = hello.gateway;
+            state.peer = hello.peer;
+            state.expiry = expiry;
+            state.window = usize::from(hello.window.min(limits.max_inflight).max(1));
+            state.while_away = hello.while_away;
+            if hello.options != crate::link::SessionOptions::default() {
+                state.options = hello.options;
+            }
+            state.owner = state.owner.take().or_else(|| principal.name().map(Into::into));
+            if state.principal != principal {
+                // Other rights apply to what waits and to what is subscribed.
+                state.principal = principal.clone();
+                state.policy = 0;
+                self.router.bump();
+            }
+            state.resend = state.inflight.rest();
+            state.will = hello.will.map(Box::new);
+            state.ends = None;
+            let rejects = state.overflow(limits) == crate::limits::Overflow::Reject;
+            session.set_trait(REJECTS, rejects);
+            if session.has(KEPT) && expiry == 0 {
+                // From now on it dies with its connection: nothing of it is worth keeping.
+                records.push(Record::Ended(session.key));
+            }
+            session.set_trait(KEPT, self.store.keeps() && expiry > 0);
+            if state.deliverable() {
+                signal.note(DELIVERABLE);
+            }
+            self.record_session(session, state, &mut records);
+        }
+        self.timetable.set(session, Due::End, None);
+        self.timetable.set(session, Due::Will, None);
+        self.timetable.set(session, Due::Credentials, principal.expires());
+        let lsn = self.note(&mut records);
+        let link = Link::new(self.clone(), session.clone(), signal, principal);
+        Attached { link, resumed, expiry, lsn }
+    }
+
+    /// What must survive of a session that was opened: itself if it outlives its connection, and its will anyway.
+    pub(crate) fn record_session(&self, session: &Session, state: &State, records: &mut Vec<Record>) {
+        let Some(client) = session.client.clone().filter(|_| self.store.keeps()) else { return };
+        if state.expiry == 0 && state.will.is_none() {
+            return;
+        }
+        records.push(Record::Session {
+            session: session.key,
+            client,
+            owner: state.owner.clone(),
+            expiry: state.expiry,
+            options: state.options,
+            while_away: state.while_away,
+        });
+        records.push(Record::Will(session.key, state.will.clone()));
+    }
+
+    fn count_connection(&self, peer: Peer) -> Result<(), Refusal> {
+        let limits = &self.budget.limits;
+        let mut connections = self.connections.lock();
+        let Some(address) = peer.0.map(|a| a.ip()) else {
+            connections.count += 1;
+            return Ok(());
+        };
+        if connections.count >= limits.max_connections {
+            return Err(Refusal::ServerBusy);
+        }
+        let here = connections.by_address.entry(address).or_insert(0);
+        if *here >= limits.max_connections_per_address && !address.is_loopback() {
+            return Err(Refusal::ServerBusy);
+        }
+        *here += 1;
+        connections.count += 1;
+        Ok(())
+    }
+
+    /// One connection fewer: the session's holder is gone.
+    pub(crate) fn disconnected(&self, state: &State) {
+        self.uncount(state.peer);
+    }
+
+    fn uncount(&self, peer: Peer) {
+        let mut connections = self.connections.lock();
+        connections.count = connections.count.saturating_sub(1);
+        if let Some(address) = peer.0 {
+            if let hashbrown::hash_map::Entry::Occupied(mut entry) = connections.by_address.entry(address.ip()) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        }
+    }
+
+    /// Lets go of a session on behalf of its holder.
+    pub(crate) fn detach(self: &Arc<Self>, session: &Arc<Session>, signal: &Arc<Signal>, with_will: bool) {
+        let now = self.clock.now();
+        let mut records = Vec::new();
+        let (will_now, will_at, ends) = {
+            let mut guard = session.state.lock();
+            let state = &mut *guard;
+            if !state.held_by(signal) {
+                return;
+            }
+            state.signal = None;
+            signal.detach(Reason::TakenOver);
+            self.disconnected(state);
+            state.queue.shrink();
+            if !with_will {
+                state.will = None;
+                if session.has(KEPT) {
+                    records.push(Record::Will(session.key, None));
+                }
+            }
+            let ends = match state.expiry {
+                u32::MAX => None,
+                expiry => Some(now.after(Duration::from_secs(expiry.into()))),
+            };
+            state.ends = ends;
+            let delay = state.will.as_ref().map(|will| will.delay_s.min(state.expiry));
+            let will_now = match delay {
+                Some(0) => state.will.take().map(|will| (state.principal.clone(), will)),
+                _ => None,
+            };
+            let will_at = delay.filter(|s| *s > 0).map(|s| now.after(Duration::from_secs(s.into())));
+            if session.has(KEPT) {
+                records.push(Record::Away { session: session.key, ends });
+            }
+            (will_now, will_at, (state.expiry, ends))
+        };
+        if let Some((principal, will)) = will_now {
+            self.publish_will(session, &principal, &will);
+        }
+        self.note(&mut records);
+        match ends {
+            (0, _) => drop(self.end_session(session, Reason::SessionEnded)),
+            (_, at) => {
+                self.timetable.set(session, Due::Credentials, None);
+                self.timetable.set(session, Due::Will, will_at);
+                self.timetable.set(session, Due::End, at);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether the newcomer may have this session.
+    fn admit(&self, hello: &Hello, principal: &Principal) -> Result<(), Refusal> {
+        // A session belongs to the user who made it; one made anonymously to the first user who resumes it.
+        if self.owner.is_some() && self.owner.as_deref() != principal.name() {
+            return Err(Refusal::NotAuthorized);
+        }
+        let other_road = self.signal.is_some() && self.gateway != hello.gateway;
+        if other_road && hello.takeover == Takeover::SameGateway {
+            return Err(Refusal::InUse);
+        }
+        Ok(())
+    }
+}
+
+impl Broker {
+    /// Ends a named session for good; its holder is detached with `reason`. Gives the position at which that is
+    /// durable; `None`: there is no such session.
+    pub fn end_session(&self, id: &crate::ClientId, reason: Reason) -> Option<Lsn> {
+        let session = self.0.sessions.read().get(id)?.clone();
+        Some(self.0.end_session(&session, reason))
+    }
+
+    /// Detaches a session's holder; the session stays. `false`: nobody holds it.
+    pub fn disconnect(&self, id: &crate::ClientId, reason: Reason) -> bool {
+        let session = self.0.sessions.read().get(id).cloned();
+        session.is_some_and(|session| match &session.state.lock().signal {
+            Some(signal) => {
+                signal.detach(reason);
+                true
+            }
+            None => false,
+        })
+    }
+}

@@ -1,0 +1,460 @@
+//! Handing out: from the session's queue, its resumed deliveries, and the retained tree, to a visitor that encodes.
+
+use super::{Budget, Cursor, Delivery, Link, Pick, Stage, Tag, Taken};
+use crate::{
+    access::Action,
+    clock::Time,
+    link::Lsn,
+    message::{Message, Qos},
+    metrics::DropCause,
+    router::retained::Retained,
+    session::{
+        Lost, State,
+        queue::{Entry, Identifiers, Lane},
+        signal::DELIVERABLE,
+    },
+    store::Record,
+};
+use parking_lot::RwLockReadGuard;
+use triomphe::ThinArc;
+
+impl Link {
+    /// Shows up to `budget` deliveries to `visit`, in order, under the session's lock: encode and return. Never more
+    /// unsettled than the window. Gives how many were [`Taken::Sent`]; if it was ended by the budget or the visitor,
+    /// [`super::Event::Deliverable`] comes again at once.
+    pub fn take(&mut self, pick: Pick, budget: Budget, mut visit: impl FnMut(&Delivery<'_>) -> Taken) -> usize {
+        let mut records = Vec::new();
+        let mut round =
+            Round { link: self, left: budget, taken: 0, over: false, now: None, durable: None, records: &mut records };
+        let sent = match pick {
+            Pick::Unsent => round.unsent(&mut visit),
+            Pick::Inflight => round.inflight(&mut visit),
+            Pick::Oldest(after) => round.oldest(after, &mut visit),
+        };
+        self.core.note(&mut records);
+        sent
+    }
+}
+
+/// One call of `take`.
+struct Round<'a> {
+    link: &'a Link,
+    left: Budget,
+    taken: usize,
+    /// The visitor said stop.
+    over: bool,
+    /// Read when the first message with an expiry comes.
+    now: Option<Time>,
+    /// Read when the first kept message comes.
+    durable: Option<Lsn>,
+    records: &'a mut Vec<Record>,
+}
+
+impl Round<'_> {
+    fn unsent(&mut self, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
+        let Some(mut state) = self.link.state() else { return 0 };
+        if !state.resend.is_empty() {
+            return 0;
+        }
+        if !state.scans.is_empty() {
+            drop(state);
+            // The tree's lock comes before the session's.
+            let retained = self.link.core.retained.read();
+            let Some(again) = self.link.state() else { return 0 };
+            state = again;
+            self.replay(&retained, &mut state, visit);
+        }
+        while self.goes_on() {
+            let Some((lane, entry)) = state.queue.next(state.window_open()) else { break };
+            if entry.qos == Qos::ExactlyOnce && !self.is_durable(entry.lsn) {
+                // It could come twice after a crash. When it is safe the holder hears of it.
+                if !self.link.core.durable_or_wait(entry.lsn, &self.link.signal, DELIVERABLE) {
+                    break;
+                }
+            }
+            if let Some(cause) = self.spoilt(&state, &entry.message) {
+                self.discard(&mut state, lane, cause);
+                continue;
+            }
+            let (cost, qos) = (entry.message.cost(), entry.qos);
+            if !self.fits(cost) {
+                break;
+            }
+            let tag = (qos != Qos::AtMostOnce).then(|| state.inflight.next_tag());
+            let (missed, expiry) = (state.missed, self.expiry_left(state.queue.next(true).map(|(_, e)| &e.message)));
+            let Some((_, entry)) = state.queue.next(state.window_open()) else { break };
+            let delivery = delivery(entry, tag, Stage::Offered, missed, expiry);
+            match visit(&delivery) {
+                Taken::Sent => self.hand_out(&mut state, lane, tag, cost),
+                Taken::TooLarge => self.discard(&mut state, lane, DropCause::TooLarge),
+                Taken::Stop => self.over = true,
+            }
+        }
+        if state.queue.is_empty() {
+            // Everything that waits from here on was let in under the present rights.
+            state.policy = self.link.core.router.policy();
+        }
+        self.look_again(&state);
+        self.taken
+    }
+
+    fn hand_out(&mut self, state: &mut State, lane: Lane, tag: Option<Tag>, cost: usize) {
+        let Some(entry) = state.queue.pop(lane) else { return };
+        state.missed = 0;
+        state.missed_shown = 0;
+        self.count(cost);
+        match tag {
+            Some(tag) => {
+                if self.link.kept() {
+                    self.records.push(Record::Sent(self.link.session.key, entry.cursor, tag));
+                }
+                state.inflight.push(entry);
+            }
+            None => {
+                let mut ignored = Vec::new();
+                let mut lost = Lost { session: self.link.session.key, kept: false, records: &mut ignored };
+                state.count_delivered(&self.link.core.budget, &entry, &mut lost);
+            }
+        }
+    }
+
+    fn discard(&mut self, state: &mut State, lane: Lane, cause: DropCause) {
+        if let Some(entry) = state.queue.pop(lane) {
+            let kept = self.link.kept();
+            let mut lost = Lost { session: self.link.session.key, kept, records: self.records };
+            state.drop_entry(&self.link.core.budget, &entry, cause, &mut lost);
+        }
+    }
+
+    /// Retained messages go straight from the tree: 20,000 of them would overflow any queue.
+    fn replay(
+        &mut self,
+        retained: &RwLockReadGuard<'_, Retained>,
+        state: &mut State,
+        visit: &mut impl FnMut(&Delivery<'_>) -> Taken,
+    ) {
+        let now = self.now();
+        while let Some(mut scan) = state.scans.pop_front() {
+            let identifiers: Identifiers =
+                scan.subscription.identifier.map(|id| ThinArc::from_header_and_slice((), &[id]));
+            let mut finished = true;
+            let after = scan.after.take();
+            let mut reached = after.clone();
+            retained.scan(scan.subscription.filter.pattern(), after.as_ref(), now, |message| {
+                let qos = scan.subscription.qos.min(message.qos());
+                if !self.goes_on() || !self.fits(message.cost()) || (qos != Qos::AtMostOnce && !state.window_open()) {
+                    finished = false;
+                    return false;
+                }
+                let who = (self.link.principal(), self.link.client_id());
+                if !self.link.core.authorize.may(who.0, who.1, Action::Receive(message.topic())) {
+                    reached = Some(message.topic().clone());
+                    return true;
+                }
+                let entry = Entry {
+                    message: message.clone(),
+                    cursor: state.next_cursor(),
+                    identifiers: identifiers.clone(),
+                    lsn: Lsn::default(),
+                    qos,
+                    retain: true,
+                    ready: true,
+                    redelivered: false,
+                };
+                let tag = (qos != Qos::AtMostOnce).then(|| state.inflight.next_tag());
+                let expiry = self.expiry_left(Some(message));
+                match visit(&delivery(&entry, tag, Stage::Offered, state.missed, expiry)) {
+                    Taken::Stop => {
+                        self.over = true;
+                        finished = false;
+                        return false;
+                    }
+                    taken => self.replayed(state, entry, taken),
+                }
+                reached = Some(message.topic().clone());
+                true
+            });
+            if !finished {
+                scan.after = reached;
+                state.scans.push_front(scan);
+                return;
+            }
+        }
+    }
+
+    /// Accounts for a retained message as if it had gone through the queue.
+    fn replayed(&mut self, state: &mut State, entry: Entry, taken: Taken) {
+        let budget = &self.link.core.budget;
+        let cost = entry.message.cost();
+        let (tagged, kept) = (entry.qos != Qos::AtMostOnce, self.link.kept());
+        if tagged && kept && taken == Taken::Sent {
+            // Journaled as if it had been queued: its identifier must be known after a restart.
+            self.records.push(Record::Stored {
+                message: entry.message.clone(),
+                places: vec![crate::store::Placed {
+                    session: self.link.session.key,
+                    cursor: entry.cursor,
+                    qos: entry.qos,
+                    retain: true,
+                    identifiers: entry.identifiers().into(),
+                }],
+                incoming: None,
+                retained: false,
+            });
+        }
+        state.restore(budget, entry);
+        let lane = if tagged { Lane::Promised } else { Lane::Plain };
+        // It stands behind whatever waits: take it from there.
+        let Some(entry) = state.queue.pop_newest(lane) else { return };
+        if taken == Taken::TooLarge {
+            let mut ignored = Vec::new();
+            let mut lost = Lost { session: self.link.session.key, kept: false, records: &mut ignored };
+            state.drop_entry(budget, &entry, DropCause::TooLarge, &mut lost);
+            return;
+        }
+        self.count(cost);
+        state.missed = 0;
+        if tagged {
+            let tag = state.inflight.next_tag();
+            if kept {
+                self.records.push(Record::Sent(self.link.session.key, entry.cursor, tag));
+            }
+            state.inflight.push(entry);
+        } else {
+            let mut ignored = Vec::new();
+            let mut lost = Lost { session: self.link.session.key, kept: false, records: &mut ignored };
+            state.count_delivered(budget, &entry, &mut lost);
+        }
+    }
+
+    fn inflight(&mut self, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
+        let Some(mut state) = self.link.state() else { return 0 };
+        while self.goes_on() && state.inflight.live() < state.window {
+            let Some(tag) = state.resend.front().copied() else { break };
+            let Some(sent) = state.inflight.get_mut(tag) else {
+                state.resend.pop_front(); // settled meanwhile
+                continue;
+            };
+            if sent.entry.qos == Qos::ExactlyOnce && !self.is_durable(sent.entry.lsn) {
+                let lsn = sent.entry.lsn;
+                if !self.link.core.durable_or_wait(lsn, &self.link.signal, DELIVERABLE) {
+                    break;
+                }
+            }
+            let cost = sent.entry.message.cost();
+            if !self.fits(cost) {
+                break;
+            }
+            sent.entry.redelivered = true;
+            let expiry = self.expiry_left(Some(&sent.entry.message));
+            let taken = visit(&delivery(&sent.entry, Some(tag), sent.stage, 0, expiry));
+            match taken {
+                Taken::Sent => {
+                    state.resend.pop_front();
+                    state.inflight.set_live(tag);
+                    self.count(cost);
+                }
+                Taken::TooLarge => {
+                    state.resend.pop_front();
+                    if let Some(sent) = state.inflight.remove(tag) {
+                        let kept = self.link.kept();
+                        let mut lost = Lost { session: self.link.session.key, kept, records: self.records };
+                        state.drop_entry(&self.link.core.budget, &sent.entry, DropCause::TooLarge, &mut lost);
+                    }
+                }
+                Taken::Stop => self.over = true,
+            }
+        }
+        self.look_again(&state);
+        self.taken
+    }
+
+    fn oldest(&mut self, after: Cursor, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
+        self.queue_retained();
+        let Some(mut guard) = self.link.state() else { return 0 };
+        let state = &mut *guard;
+        self.drop_spoilt(state);
+        let mut shown = state.shown;
+        let mut held = None;
+        {
+            // What another road handed out and did not settle comes too, in its place.
+            let mut under_way: Vec<&Entry> = state
+                .inflight
+                .iter()
+                .filter(|(_, sent)| sent.stage == Stage::Offered && sent.entry.cursor > after)
+                .map(|(_, sent)| &sent.entry)
+                .collect();
+            under_way.sort_unstable_by_key(|entry| entry.cursor);
+            let mut under_way = under_way.into_iter().peekable();
+            let mut waiting = state.queue.after(after).peekable();
+            while self.goes_on() {
+                let first_under_way = match (under_way.peek(), waiting.peek()) {
+                    (Some(a), Some(b)) => a.cursor < b.cursor,
+                    (a, None) => a.is_some(),
+                    (None, Some(_)) => false,
+                };
+                let Some(entry) = (if first_under_way { under_way.next() } else { waiting.next() }) else { break };
+                if entry.qos != Qos::AtMostOnce && !self.is_durable(entry.lsn) {
+                    held = Some(entry.lsn);
+                    break;
+                }
+                if !self.fits(entry.message.cost()) {
+                    break;
+                }
+                let expiry = self.expiry_left(Some(&entry.message));
+                let mut delivery = delivery(entry, None, Stage::Offered, 0, expiry);
+                delivery.redelivered |= entry.cursor <= state.shown;
+                match visit(&delivery) {
+                    Taken::Sent => {
+                        shown = shown.max(entry.cursor);
+                        self.count(entry.message.cost());
+                    }
+                    // A road that reads by cursor has no largest packet; it may pass one by all the same.
+                    Taken::TooLarge => {}
+                    Taken::Stop => self.over = true,
+                }
+            }
+        }
+        state.shown = shown;
+        if let Some(lsn) = held {
+            if self.link.core.durable_or_wait(lsn, &self.link.signal, DELIVERABLE) {
+                self.link.signal.note(DELIVERABLE);
+            }
+        }
+        self.taken
+    }
+
+    /// For a road that reads by cursor, retained messages must have a place in the queue: as many as a page takes.
+    fn queue_retained(&mut self) {
+        if self.link.state().is_none_or(|state| state.scans.is_empty()) {
+            return;
+        }
+        let now = self.now();
+        let retained = self.link.core.retained.read();
+        let Some(mut guard) = self.link.state() else { return };
+        let state = &mut *guard;
+        let core = &self.link.core;
+        while let Some(mut scan) = state.scans.pop_front() {
+            let identifiers = scan.subscription.identifier.map(|id| ThinArc::from_header_and_slice((), &[id]));
+            let mut finished = true;
+            let after = scan.after.take();
+            let mut reached = after.clone();
+            retained.scan(scan.subscription.filter.pattern(), after.as_ref(), now, |message| {
+                let room = state.queued() < (state.max_messages(&core.budget.limits) as usize).min(self.left.messages)
+                    && state.queued_bytes() < core.budget.limits.max_queued_bytes;
+                if !room {
+                    finished = false;
+                    return false;
+                }
+                reached = Some(message.topic().clone());
+                if core.authorize.may(self.link.principal(), self.link.client_id(), Action::Receive(message.topic())) {
+                    let qos = scan.subscription.qos.min(message.qos());
+                    let cursor = state.next_cursor();
+                    let identifiers = identifiers.clone();
+                    let entry = Entry {
+                        message: message.clone(),
+                        cursor,
+                        identifiers,
+                        lsn: Lsn::default(),
+                        qos,
+                        retain: true,
+                        ready: true,
+                        redelivered: false,
+                    };
+                    state.restore(&core.budget, entry);
+                }
+                true
+            });
+            if !finished {
+                scan.after = reached;
+                state.scans.push_front(scan);
+                return;
+            }
+        }
+    }
+
+    /// Before a page is shown, what may no longer be shown goes.
+    fn drop_spoilt(&mut self, state: &mut State) {
+        let spoilt: Vec<(Cursor, DropCause)> = {
+            let mut found = Vec::new();
+            for entry in state.queue.after(Cursor(0)).take(self.left.messages) {
+                if let Some(cause) = self.spoilt(state, &entry.message) {
+                    found.push((entry.cursor, cause));
+                }
+            }
+            found
+        };
+        let kept = self.link.kept();
+        for (cursor, cause) in spoilt {
+            if let Some(entry) = state.queue.remove(cursor) {
+                let mut lost = Lost { session: self.link.session.key, kept, records: self.records };
+                state.drop_entry(&self.link.core.budget, &entry, cause, &mut lost);
+            }
+        }
+    }
+
+    /// Why a waiting message must not be delivered after all.
+    fn spoilt(&mut self, state: &State, message: &Message) -> Option<DropCause> {
+        if message.expires().is_some() && message.expired(self.now()) {
+            return Some(DropCause::Expired);
+        }
+        // Rights are asked again only if something about them changed since the message was let in.
+        let changed = state.policy != self.link.core.router.policy();
+        let who = (self.link.principal(), self.link.client_id());
+        let may = || self.link.core.authorize.may(who.0, who.1, Action::Receive(message.topic()));
+        (changed && !may()).then_some(DropCause::NotAuthorized)
+    }
+
+    fn now(&mut self) -> Time {
+        *self.now.get_or_insert_with(|| self.link.core.clock.now())
+    }
+
+    /// Seconds left, rounded up: a message that is not expired has some left [MQTT-3.3.2-6].
+    fn expiry_left(&mut self, message: Option<&Message>) -> Option<u32> {
+        let at = message?.expires()?;
+        let left = at.since(self.now()).as_millis().div_ceil(1_000);
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+
+    fn is_durable(&mut self, lsn: Lsn) -> bool {
+        lsn == Lsn::default() || lsn <= *self.durable.get_or_insert_with(|| self.link.core.store.durable())
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.over && self.left.messages > 0
+    }
+
+    fn fits(&mut self, cost: usize) -> bool {
+        let fits = self.taken == 0 || cost <= self.left.bytes;
+        self.over |= !fits;
+        fits
+    }
+
+    fn count(&mut self, cost: usize) {
+        self.taken += 1;
+        self.left.messages -= 1;
+        self.left.bytes = self.left.bytes.saturating_sub(cost);
+    }
+
+    /// What is left over is announced again, so that a driver that polls until nothing happens misses nothing.
+    fn look_again(&self, state: &State) {
+        if (self.over || self.left.messages == 0) && state.deliverable() {
+            self.link.signal.note(DELIVERABLE);
+        }
+    }
+}
+
+fn delivery(entry: &Entry, tag: Option<Tag>, stage: Stage, missed: u64, expiry: Option<u32>) -> Delivery<'_> {
+    Delivery {
+        message: &entry.message,
+        qos: entry.qos,
+        retain: entry.retain,
+        tag,
+        cursor: entry.cursor,
+        stage,
+        redelivered: entry.redelivered,
+        missed: u32::try_from(missed).unwrap_or(u32::MAX),
+        identifiers: entry.identifiers(),
+        expiry,
+    }
+}

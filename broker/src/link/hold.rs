@@ -1,0 +1,202 @@
+//! The hold itself: who holds, events, and letting go.
+
+use super::{Detach, Event, Interest, Lsn, Refused, SessionOptions};
+use crate::{
+    access::{ClientId, Principal},
+    broker::Core,
+    limits::Overflow,
+    message::Will,
+    publisher::Publisher,
+    session::{
+        KEPT, REJECTS, Session, State,
+        signal::{DELIVERABLE, DURABLE, ROOM, Signal},
+    },
+    store::Record,
+    topic::Topic,
+};
+use parking_lot::MutexGuard;
+use std::{
+    future::poll_fn,
+    num::NonZeroU16,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// One front-end's hold on one session. Dropping it is [`Detach::WithWill`].
+pub struct Link {
+    pub(super) core: Arc<Core>,
+    pub(super) session: Arc<Session>,
+    pub(super) signal: Arc<Signal>,
+    principal: Principal,
+    publisher: Publisher,
+    /// How the link is to be left when it is dropped.
+    how: Detach,
+}
+
+impl Link {
+    pub(crate) fn new(core: Arc<Core>, session: Arc<Session>, signal: Arc<Signal>, principal: Principal) -> Self {
+        let publisher = Publisher::of_session(core.clone(), principal.clone(), &session, &signal);
+        Self { core, session, signal, principal, publisher, how: Detach::WithWill }
+    }
+
+    /// The way in for what this client publishes.
+    #[inline]
+    pub fn publisher(&mut self) -> &mut Publisher {
+        &mut self.publisher
+    }
+
+    /// The session's name; `None` when unnamed.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&ClientId> {
+        self.session.client.as_ref()
+    }
+
+    /// Who the client is.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The session's state, unless another link holds it by now.
+    pub(super) fn state(&self) -> Option<MutexGuard<'_, State>> {
+        let state = self.session.state.lock();
+        state.held_by(&self.signal).then_some(state)
+    }
+
+    pub(super) fn kept(&self) -> bool {
+        self.session.has(KEPT)
+    }
+
+    /// Incoming QoS 2: PUBREL frees the publisher's packet identifier. `false`: it was not in use.
+    pub fn release(&mut self, packet_id: NonZeroU16) -> (Lsn, bool) {
+        let mut incoming = self.session.incoming.lock();
+        if self.signal.detached().is_some() || !incoming.unreleased.remove(&packet_id) {
+            return (Lsn::default(), false);
+        }
+        if !self.kept() {
+            return (Lsn::default(), true);
+        }
+        (self.core.note(&mut vec![Record::Released(self.session.key, packet_id)]), true)
+    }
+
+    /// Incoming QoS 2 publications that await their PUBREL (for the receive maximum).
+    #[must_use]
+    pub fn unreleased(&self) -> usize {
+        self.session.incoming.lock().unreleased.len()
+    }
+
+    /// Whether everything up to `lsn` is as safe as promised. If not, an [`Event::Durable`] will come for it.
+    pub fn hold(&mut self, lsn: Lsn) -> bool {
+        lsn == Lsn::default() || self.core.durable_or_wait(lsn, &self.signal, DURABLE)
+    }
+
+    /// The session expiry in force, in seconds.
+    #[must_use]
+    pub fn expiry(&self) -> u32 {
+        self.session.state.lock().expiry
+    }
+
+    /// Changes the session expiry (MQTT 5 DISCONNECT), in seconds. Gives the expiry granted.
+    pub fn set_expiry(&mut self, expiry: u32) -> u32 {
+        let granted = expiry.min(self.core.budget.limits.max_session_expiry);
+        let mut records = Vec::new();
+        if let Some(mut state) = self.state() {
+            state.expiry = granted;
+            let was_kept = self.kept();
+            self.session.set_trait(KEPT, self.core.store.keeps() && granted > 0 && self.session.client.is_some());
+            if was_kept && granted == 0 {
+                records.push(Record::Ended(self.session.key));
+            } else {
+                self.core.record_session(&self.session, &state, &mut records);
+            }
+        }
+        self.core.note(&mut records);
+        granted
+    }
+
+    /// Changes the session's own bounds.
+    pub fn set_options(&mut self, options: SessionOptions) -> Lsn {
+        let mut records = Vec::new();
+        if let Some(mut state) = self.state() {
+            state.options = options;
+            let rejects = state.overflow(&self.core.budget.limits) == Overflow::Reject;
+            self.session.set_trait(REJECTS, rejects);
+            self.core.record_session(&self.session, &state, &mut records);
+        }
+        self.core.note(&mut records)
+    }
+
+    /// Sets, replaces or discards the will (MQTT-SN WILLTOPICUPD, WILLMSGUPD).
+    ///
+    /// # Errors
+    /// The will's topic may not be published to.
+    pub fn set_will(&mut self, will: Option<Will>) -> Result<Lsn, Refused> {
+        let may = |topic: &Topic| {
+            let peer = self.session.state.lock().peer;
+            self.core.may_publish(&self.principal, self.client_id(), topic, peer)
+        };
+        if will.as_ref().is_some_and(|will| !may(&will.topic)) {
+            return Err(Refused::NotAuthorized);
+        }
+        let mut records = Vec::new();
+        if let Some(mut state) = self.state() {
+            state.will = will.map(Box::new);
+            if self.core.store.keeps() {
+                if self.kept() {
+                    records.push(Record::Will(self.session.key, state.will.clone()));
+                } else {
+                    self.core.record_session(&self.session, &state, &mut records);
+                }
+            }
+        }
+        Ok(self.core.note(&mut records))
+    }
+
+    /// The one thing to await; cancel-safe. The waker of the last call is woken once for any number of events.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>, interest: Interest) -> Poll<Event> {
+        let wanted = match interest {
+            Interest::Everything => DELIVERABLE | DURABLE | ROOM,
+            Interest::NoDeliveries => DURABLE | ROOM,
+        };
+        if let Some(event) = self.next_event(wanted) {
+            return Poll::Ready(event);
+        }
+        self.signal.register(cx.waker());
+        // What was raised before the waker stood would not wake it.
+        self.next_event(wanted).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    #[inline]
+    fn next_event(&self, wanted: u16) -> Option<Event> {
+        if let Some(reason) = self.signal.detached() {
+            return Some(Event::Detached(reason));
+        }
+        self.signal.take(wanted).map(|bit| match bit {
+            DURABLE => Event::Durable(self.core.store.durable()),
+            ROOM => Event::Room,
+            _ => Event::Deliverable,
+        })
+    }
+
+    /// [`Link::poll_event`] as a future.
+    pub async fn event(&mut self, interest: Interest) -> Event {
+        poll_fn(|cx| self.poll_event(cx, interest)).await
+    }
+
+    /// Lets go of the session.
+    pub fn detach(mut self, how: Detach) {
+        self.how = how;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.core.detach(&self.session, &self.signal, self.how == Detach::WithWill);
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("client", &self.session.client).finish_non_exhaustive()
+    }
+}

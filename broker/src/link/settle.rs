@@ -1,0 +1,119 @@
+//! A client's answers: what is done with leaves the session.
+
+use super::{Cursor, Link, Lsn, Settle, Stage, Tag, UnknownCursor};
+use crate::{
+    message::Qos,
+    metrics::DropCause,
+    session::{Lost, State, queue::Entry, signal::DELIVERABLE},
+    store::Record,
+};
+
+impl Link {
+    /// Settles a burst of answers under one lock; whatever matched nothing is appended to `unknown`.
+    pub fn settle(&mut self, answers: &[(Tag, Settle)], unknown: &mut Vec<(Tag, Settle)>) -> Lsn {
+        let mut records = Vec::new();
+        if let Some(mut state) = self.state() {
+            let mut lost = Lost { session: self.session.key, kept: self.kept(), records: &mut records };
+            for (tag, how) in answers {
+                if !self.settle_one(&mut state, *tag, *how, &mut lost) {
+                    unknown.push((*tag, *how));
+                }
+            }
+            if state.deliverable() {
+                self.signal.note(DELIVERABLE);
+            }
+        }
+        self.core.note(&mut records)
+    }
+
+    fn settle_one(&self, state: &mut State, tag: Tag, how: Settle, lost: &mut Lost<'_>) -> bool {
+        let Some(sent) = state.inflight.get_mut(tag) else { return false };
+        let fits = match how {
+            Settle::Acknowledged => sent.entry.qos == Qos::AtLeastOnce,
+            Settle::Received => sent.entry.qos == Qos::ExactlyOnce,
+            Settle::Completed => sent.stage == Stage::Received,
+            Settle::Done | Settle::Rejected => true,
+        };
+        if !fits {
+            return false;
+        }
+        if how == Settle::Received {
+            if sent.stage == Stage::Offered {
+                sent.stage = Stage::Received;
+                if lost.kept {
+                    lost.records.push(Record::Received(lost.session, sent.entry.cursor));
+                }
+            }
+            return true;
+        }
+        if let Some(sent) = state.inflight.remove(tag) {
+            self.finish(state, &sent.entry, how, lost);
+        }
+        true
+    }
+
+    fn finish(&self, state: &mut State, entry: &Entry, how: Settle, lost: &mut Lost<'_>) {
+        if how == Settle::Rejected {
+            state.drop_entry(&self.core.budget, entry, DropCause::Rejected, lost);
+        } else {
+            state.count_delivered(&self.core.budget, entry, lost);
+        }
+    }
+
+    /// Settles everything up to and including `cursor`. Older than what was settled before is fine and does nothing.
+    ///
+    /// # Errors
+    /// The cursor was never handed out, or the link was taken over.
+    pub fn settle_through(&mut self, cursor: Cursor) -> Result<Lsn, UnknownCursor> {
+        let mut records = Vec::new();
+        {
+            let mut guard = self.state().ok_or(UnknownCursor)?;
+            let state = &mut *guard;
+            if cursor <= state.settled {
+                return Ok(Lsn::default());
+            }
+            if cursor > state.shown {
+                return Err(UnknownCursor);
+            }
+            state.settled = cursor;
+            state.missed -= std::mem::take(&mut state.missed_shown).min(state.missed);
+            let mut entries = Vec::new();
+            state.queue.drain_through(cursor, |entry| entries.push(entry));
+            // What another road handed out and did not settle, and is not past the point of no return.
+            let tags: Vec<Tag> = state
+                .inflight
+                .iter()
+                .filter(|(_, sent)| sent.stage == Stage::Offered && sent.entry.cursor <= cursor)
+                .map(|(tag, _)| tag)
+                .collect();
+            entries.extend(tags.into_iter().filter_map(|tag| state.inflight.remove(tag)).map(|sent| sent.entry));
+            let mut ignored = Vec::new();
+            let mut lost = Lost { session: self.session.key, kept: false, records: &mut ignored };
+            for entry in &entries {
+                state.count_delivered(&self.core.budget, entry, &mut lost);
+            }
+            if self.kept() {
+                records.push(Record::SettledThrough(self.session.key, cursor));
+            }
+            if state.deliverable() {
+                self.signal.note(DELIVERABLE);
+            }
+        }
+        Ok(self.core.note(&mut records))
+    }
+
+    /// The position up to which everything is settled by cursor.
+    #[must_use]
+    pub fn settled(&self) -> Cursor {
+        self.session.state.lock().settled
+    }
+
+    /// Messages lost to a full queue since the settled position; told again until something after it is settled.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.state().map_or(0, |mut state| {
+            state.missed_shown = state.missed;
+            state.missed
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! After a start: the state that the store kept, put together again.
+
+use crate::{
+    access::Principal,
+    broker::Broker,
+    clock::Time,
+    link::{Cursor, Subscription, Tag},
+    message::{Message, Qos},
+    router::trie::Subscriber,
+    session::{
+        Incoming, KEPT, Session, State,
+        queue::{Entry, Identifiers},
+    },
+    store::{Placed, Record, SessionKey},
+    timetable::Due,
+    topic::Filter,
+};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU32},
+    sync::{Arc, atomic::AtomicU8},
+    time::Duration,
+};
+use triomphe::ThinArc;
+
+/// A will whose client was connected when the server stopped fires unless the client is back within this long (or
+/// the will delay, if that is longer).
+const RETURN_WITHIN: Duration = Duration::from_secs(60);
+
+/// A session while its records are read.
+struct Draft {
+    head: Record,
+    ends: Option<Option<Time>>,
+    subscriptions: BTreeMap<Filter, Subscription>,
+    waiting: BTreeMap<Cursor, (Message, Placed)>,
+    sent: HashMap<Cursor, Tag>,
+    received: hashbrown::HashSet<Cursor>,
+    settled: Cursor,
+    unreleased: hashbrown::HashSet<NonZeroU16>,
+    will: Option<Box<crate::message::Will>>,
+}
+
+impl Draft {
+    fn new(head: Record) -> Self {
+        Self {
+            head,
+            ends: None,
+            subscriptions: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            sent: HashMap::new(),
+            received: hashbrown::HashSet::new(),
+            settled: Cursor(0),
+            unreleased: hashbrown::HashSet::new(),
+            will: None,
+        }
+    }
+}
+
+impl Broker {
+    pub(crate) fn recover(&self) {
+        let mut drafts: BTreeMap<SessionKey, Draft> = BTreeMap::new();
+        let mut retained = self.0.retained.write();
+        self.0.store.recover(&mut |record| match record {
+            Record::Session { session, .. } => match drafts.get_mut(&session) {
+                Some(draft) => (draft.head, draft.ends) = (record, None),
+                None => drop(drafts.insert(session, Draft::new(record))),
+            },
+            Record::Ended(session) => drop(drafts.remove(&session)),
+            Record::Cleared(topic) => retained.clear(topic.as_str()),
+            Record::Stored { message, places, incoming, retained: keep } => {
+                if keep {
+                    retained.set(&message);
+                }
+                if let Some((session, id)) = incoming {
+                    if let Some(draft) = drafts.get_mut(&session) {
+                        draft.unreleased.insert(id);
+                    }
+                }
+                for place in places {
+                    if let Some(draft) = drafts.get_mut(&place.session) {
+                        draft.waiting.insert(place.cursor, (message.clone(), place));
+                    }
+                }
+            }
+            Record::Away { session, .. }
+            | Record::Subscribed(session, _)
+            | Record::Unsubscribed(session, _)
+            | Record::Sent(session, ..)
+            | Record::Received(session, _)
+            | Record::Settled(session, _)
+            | Record::SettledThrough(session, _)
+            | Record::Released(session, _)
+            | Record::Will(session, _) => {
+                if let Some(draft) = drafts.get_mut(&session) {
+                    draft.apply(record);
+                }
+            }
+        });
+        drop(retained);
+        for (key, draft) in drafts {
+            self.finish(key, draft);
+        }
+    }
+
+    /// Makes the session a draft stands for.
+    fn finish(&self, key: SessionKey, draft: Draft) {
+        let core = &self.0;
+        let Record::Session { client, owner, expiry, options, while_away, .. } = draft.head else { return };
+        let now = core.clock.now();
+        let principal = owner.as_deref().map_or_else(Principal::anonymous, |name| Principal::user(name, None));
+        let mut state = State::new(principal, core.first_cursor());
+        (state.owner, state.expiry, state.options, state.while_away) = (owner, expiry, options, while_away);
+        state.settled = draft.settled;
+        state.will = draft.will;
+        state.subscriptions = draft.subscriptions.into_values().collect();
+        for (cursor, (message, place)) in draft.waiting {
+            let entry = place.into_entry(message, cursor, draft.sent.contains_key(&cursor));
+            match draft.sent.get(&cursor) {
+                Some(tag) => state.restore_sent(&core.budget, *tag, entry, draft.received.contains(&cursor)),
+                None => state.restore(&core.budget, entry),
+            }
+        }
+        // Whoever was connected has from now on as long as if the connection had been lost now.
+        let after = |seconds: u32| (seconds != u32::MAX).then(|| now.after(Duration::from_secs(seconds.into())));
+        let ends = draft.ends.unwrap_or_else(|| after(expiry));
+        state.ends = ends;
+        let patience = state.will.as_ref().map(|will| Duration::from_secs(will.delay_s.into()).max(RETURN_WITHIN));
+        let will_at = patience.map(|patience| now.after(patience));
+        // A will outlives a session that dies with its connection just long enough for its client to return.
+        let ends = if expiry == 0 { will_at.or(ends) } else { ends };
+        state.ends = ends;
+        let subscriptions = state.subscriptions.clone();
+        let session = core.router.add_session(|id| {
+            Arc::new(Session {
+                id,
+                key,
+                client: Some(client.clone()),
+                traits: AtomicU8::new(if expiry > 0 { KEPT } else { 0 }),
+                incoming: Mutex::new(Incoming { unreleased: draft.unreleased }),
+                state: Mutex::new(state),
+            })
+        });
+        for subscription in &subscriptions {
+            let subscriber = Subscriber {
+                session: session.id,
+                identifier: subscription.identifier.map_or(0, NonZeroU32::get),
+                qos: subscription.qos,
+                no_local: subscription.no_local,
+                retain_as_published: subscription.retain_as_published,
+            };
+            core.router.subscribe(&subscription.filter, subscriber);
+        }
+        core.timetable.set(&session, Due::End, ends);
+        core.timetable.set(&session, Due::Will, will_at);
+        core.sessions.write().insert(client, session);
+    }
+}
+
+impl Draft {
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Away { ends, .. } => self.ends = Some(ends),
+            Record::Subscribed(_, subscription) => {
+                drop(self.subscriptions.insert(subscription.filter.clone(), subscription));
+            }
+            Record::Unsubscribed(_, filter) => drop(self.subscriptions.remove(&filter)),
+            Record::Sent(_, cursor, tag) => drop(self.sent.insert(cursor, tag)),
+            Record::Received(_, cursor) => drop(self.received.insert(cursor)),
+            Record::Settled(_, cursor) => {
+                self.waiting.remove(&cursor);
+                self.sent.remove(&cursor);
+            }
+            Record::SettledThrough(_, through) => {
+                self.settled = self.settled.max(through);
+                let received = &self.received;
+                self.waiting.retain(|cursor, _| *cursor > through || received.contains(cursor));
+            }
+            Record::Released(_, id) => drop(self.unreleased.remove(&id)),
+            Record::Will(_, will) => self.will = will,
+            // The others concern more than one session and are applied where they are read.
+            Record::Session { .. } | Record::Ended(_) | Record::Stored { .. } | Record::Cleared(_) => {}
+        }
+    }
+}
+
+impl Placed {
+    fn into_entry(self, message: Message, cursor: Cursor, redelivered: bool) -> Entry {
+        let identifiers: Identifiers =
+            (!self.identifiers.is_empty()).then(|| ThinArc::from_header_and_slice((), &self.identifiers));
+        debug_assert!(self.qos != Qos::AtMostOnce, "QoS 0 is not kept");
+        Entry {
+            message,
+            cursor,
+            identifiers,
+            lsn: crate::link::Lsn::default(),
+            qos: self.qos,
+            retain: self.retain,
+            ready: true,
+            redelivered,
+        }
+    }
+}

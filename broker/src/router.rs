@@ -1,0 +1,236 @@
+//! Who gets what: filters, sessions by index, and the routes worked out from them.
+
+pub(crate) mod retained;
+pub(crate) mod trie;
+
+use crate::{
+    access::{Action, Authorize},
+    message::Qos,
+    session::{Session, queue::Identifiers},
+    topic::{Filter, Topic},
+};
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use trie::{Subscriber, Trie};
+use triomphe::ThinArc;
+
+/// Most subscribers that all remembered routes together may name; past it they are forgotten and worked out anew.
+const CACHED_TARGETS: usize = 1_000_000;
+/// Most topics with a remembered route.
+const CACHED_ROUTES: usize = 65_536;
+
+/// Filters to sessions. A route is worked out once per topic and then remembered until a subscription or a right
+/// changes (a generation).
+pub(crate) struct Router {
+    table: RwLock<Table>,
+    cache: RwLock<Cache>,
+    generation: AtomicU64,
+    /// Of the rights alone.
+    policy: AtomicU64,
+    authorize: Arc<dyn Authorize>,
+}
+
+#[derive(Default)]
+struct Table {
+    trie: Trie,
+    /// By [`Session::id`]. Index 0 stays empty: it stands for "no session".
+    sessions: Vec<Option<Arc<Session>>>,
+    free: Vec<u32>,
+    subscriptions: usize,
+}
+
+#[derive(Default)]
+struct Cache {
+    routes: HashMap<Topic, Arc<Route>>,
+    targets: usize,
+}
+
+/// Where messages on one topic go.
+pub(crate) struct Route {
+    pub(crate) generation: u64,
+    pub(crate) topic: Topic,
+    pub(crate) targets: Box<[Target]>,
+}
+
+/// One session on a route.
+pub(crate) struct Target {
+    pub(crate) session: Arc<Session>,
+    pub(crate) qos: Qos,
+    pub(crate) retain_as_published: bool,
+    /// Every subscription that matched says No Local.
+    pub(crate) no_local: bool,
+    pub(crate) identifiers: Identifiers,
+}
+
+impl Router {
+    pub(crate) fn new(authorize: Arc<dyn Authorize>) -> Self {
+        let table = Table { sessions: vec![None], ..Table::default() };
+        Self {
+            table: RwLock::new(table),
+            cache: RwLock::default(),
+            generation: AtomicU64::new(1),
+            policy: AtomicU64::new(1),
+            authorize,
+        }
+    }
+
+    /// The generation of subscriptions and rights; what was worked out under an older one is stale.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Everything worked out so far is stale.
+    pub(crate) fn bump(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The generation of the rights: what waits was let in under an older one if it differs.
+    pub(crate) fn policy(&self) -> u64 {
+        self.policy.load(Ordering::Acquire)
+    }
+
+    /// The rights changed.
+    pub(crate) fn policy_changed(&self) {
+        self.policy.fetch_add(1, Ordering::AcqRel);
+        self.bump();
+    }
+
+    /// Gives a session its index.
+    pub(crate) fn add_session(&self, make: impl FnOnce(u32) -> Arc<Session>) -> Arc<Session> {
+        let mut table = self.table.write();
+        let id = table.free.pop().unwrap_or_else(|| {
+            table.sessions.push(None);
+            u32::try_from(table.sessions.len() - 1).expect("four thousand million sessions do not fit into memory")
+        });
+        let session = make(id);
+        table.sessions[id as usize] = Some(session.clone());
+        session
+    }
+
+    /// Forgets a session and its filters.
+    pub(crate) fn remove_session(&self, session: &Session, filters: impl Iterator<Item = Filter>) {
+        let mut table = self.table.write();
+        for filter in filters {
+            if table.trie.remove(filter.pattern(), session.id) {
+                table.subscriptions -= 1;
+            }
+        }
+        if table.sessions[session.id as usize].take().is_some() {
+            table.free.push(session.id);
+        }
+        self.bump();
+    }
+
+    pub(crate) fn for_each_session(&self, each: impl FnMut(&Arc<Session>)) {
+        // Copied out: no session's lock is taken under the table's.
+        let sessions: Vec<_> = self.table.read().sessions.iter().flatten().cloned().collect();
+        sessions.iter().for_each(each);
+    }
+
+    pub(crate) fn subscribe(&self, filter: &Filter, subscriber: Subscriber) {
+        let mut table = self.table.write();
+        if table.trie.insert(filter.pattern(), subscriber) {
+            table.subscriptions += 1;
+        }
+        self.bump();
+    }
+
+    pub(crate) fn unsubscribe(&self, filter: &Filter, session: u32) {
+        let mut table = self.table.write();
+        if table.trie.remove(filter.pattern(), session) {
+            table.subscriptions -= 1;
+        }
+        self.bump();
+    }
+
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.table.read().subscriptions
+    }
+
+    /// The remembered route of a topic, if it is not stale.
+    pub(crate) fn known(&self, topic: &str) -> Option<Arc<Route>> {
+        let route = self.cache.read().routes.get(topic)?.clone();
+        (route.generation == self.generation()).then_some(route)
+    }
+
+    /// The route of a topic.
+    pub(crate) fn route(&self, topic: &Topic) -> Arc<Route> {
+        self.known(topic.as_str()).unwrap_or_else(|| self.resolve(topic))
+    }
+
+    fn resolve(&self, topic: &Topic) -> Arc<Route> {
+        let mut matched = Vec::new();
+        let route = {
+            let table = self.table.read();
+            // Read under the lock: a subscription that comes later makes this route stale at once.
+            let generation = self.generation();
+            table.trie.matches(topic.as_str(), &mut matched);
+            matched.sort_unstable_by_key(|s| s.session);
+            let targets = matched
+                .chunk_by(|a, b| a.session == b.session)
+                .filter_map(|same| {
+                    let session = table.sessions.get(same[0].session as usize)?.as_ref()?;
+                    Some(Target::merge(session.clone(), same))
+                })
+                .collect::<Vec<_>>();
+            (generation, targets)
+        };
+        // Rights are asked for without the table's lock, which this may take a while.
+        let (generation, mut targets) = route;
+        targets.retain(|target| {
+            let principal = target.session.state.lock().principal.clone();
+            self.authorize.may(&principal, target.session.client.as_ref(), Action::Receive(topic))
+        });
+        let route = Arc::new(Route { generation, topic: topic.clone(), targets: targets.into() });
+        self.remember(&route);
+        route
+    }
+
+    fn remember(&self, route: &Arc<Route>) {
+        let mut cache = self.cache.write();
+        if cache.routes.len() >= CACHED_ROUTES || cache.targets + route.targets.len() > CACHED_TARGETS {
+            *cache = Cache::default();
+        }
+        if route.targets.len() <= CACHED_TARGETS {
+            cache.targets += route.targets.len();
+            if let Some(old) = cache.routes.insert(route.topic.clone(), route.clone()) {
+                cache.targets -= old.targets.len();
+            }
+        }
+    }
+
+    /// Forgets routes that are stale, and with them sessions that are gone. Called now and then.
+    pub(crate) fn forget_stale(&self) {
+        let generation = self.generation();
+        let mut cache = self.cache.write();
+        let mut targets = 0;
+        cache.routes.retain(|_, route| {
+            let keep = route.generation == generation;
+            targets += if keep { route.targets.len() } else { 0 };
+            keep
+        });
+        cache.targets = targets;
+    }
+}
+
+impl Target {
+    /// One copy for all of a session's subscriptions that match, at the highest QoS, with all their identifiers
+    /// [MQTT-3.3.4-2], [MQTT-3.3.4-3].
+    fn merge(session: Arc<Session>, same: &[Subscriber]) -> Self {
+        let identifiers: Vec<NonZeroU32> = same.iter().filter_map(|s| NonZeroU32::new(s.identifier)).collect();
+        Self {
+            session,
+            qos: same.iter().map(|s| s.qos).max().unwrap_or_default(),
+            retain_as_published: same.iter().any(|s| s.retain_as_published),
+            no_local: same.iter().all(|s| s.no_local),
+            identifiers: (!identifiers.is_empty()).then(|| ThinArc::from_header_and_slice((), &identifiers)),
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! A session: what one client id is owed. Shared state behind one short lock, touched from any core.
+//!
+//! Lock order, for the whole core: a publisher's `incoming`, then the retained tree, then one session's `state`, then
+//! the router, the timetable, the waiters, the store. No two of a kind at once; no await under any.
+
+pub(crate) mod inflight;
+pub(crate) mod queue;
+pub(crate) mod signal;
+
+use crate::{
+    access::{ClientId, Peer, Principal},
+    clock::Time,
+    limits::{Limits, Overflow},
+    link::{Cursor, Lsn, SessionOptions, Subscription, Tag, WhileAway},
+    message::{Message, Qos, Will},
+    metrics::{DropCause, Metrics},
+    store::{Record, SessionKey},
+    topic::Topic,
+};
+use inflight::Inflight;
+use parking_lot::Mutex;
+use queue::{Entry, Identifiers, Queue};
+use signal::{DELIVERABLE, ROOM, Signal};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU16,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+};
+
+/// [`Session::traits`]: its QoS 1 and 2 messages go through the journal.
+pub(crate) const KEPT: u8 = 1;
+/// [`Session::traits`]: it may refuse messages.
+pub(crate) const REJECTS: u8 = 2;
+
+pub(crate) struct Session {
+    /// Index in the router.
+    pub(crate) id: u32,
+    pub(crate) key: SessionKey,
+    /// `None`: unnamed.
+    pub(crate) client: Option<ClientId>,
+    /// What publishers must know before they take the lock.
+    pub(crate) traits: AtomicU8,
+    pub(crate) incoming: Mutex<Incoming>,
+    pub(crate) state: Mutex<State>,
+}
+
+/// The publishing side. Held during a flush: a takeover waits for it, and fences what comes after.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    /// QoS 2 packet identifiers that await PUBREL; bounded by the receive maximum, which the gateway enforces.
+    pub(crate) unreleased: hashbrown::HashSet<NonZeroU16>,
+}
+
+/// The receiving side, and everything else.
+pub(crate) struct State {
+    /// The present holder's bell; `None` while the client is away.
+    pub(crate) signal: Option<Arc<Signal>>,
+    pub(crate) gateway: Arc<str>,
+    pub(crate) peer: Peer,
+    pub(crate) principal: Principal,
+    pub(crate) owner: Option<Box<str>>,
+    /// Set when the session is over and out of the registry.
+    pub(crate) ended: bool,
+    pub(crate) expiry: u32,
+    pub(crate) window: usize,
+    pub(crate) while_away: WhileAway,
+    pub(crate) options: SessionOptions,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) queue: Queue,
+    pub(crate) inflight: Inflight,
+    /// Tags of an earlier connection that are still to be sent again, in order.
+    pub(crate) resend: VecDeque<Tag>,
+    /// Retained messages that are still to come, one scan a subscription.
+    pub(crate) scans: VecDeque<Scan>,
+    pub(crate) will: Option<Box<Will>>,
+    /// When it ends, while its client is away.
+    pub(crate) ends: Option<Time>,
+    next_cursor: u64,
+    /// Highest cursor handed out by `Oldest`.
+    pub(crate) shown: Cursor,
+    pub(crate) settled: Cursor,
+    /// Bytes waiting and under way.
+    bytes: u64,
+    /// Lost since the holder was last told.
+    pub(crate) missed: u64,
+    /// Of these, what an unacknowledged read has told already.
+    pub(crate) missed_shown: u64,
+    /// Rights under which the queued entries were let in.
+    pub(crate) policy: u64,
+    pub(crate) delivered: u64,
+    pub(crate) dropped: u64,
+    /// Links whose message was refused for want of room here.
+    room_waiters: Vec<Arc<Signal>>,
+}
+
+/// A subscription's way through the retained messages.
+pub(crate) struct Scan {
+    pub(crate) subscription: Subscription,
+    pub(crate) after: Option<Topic>,
+}
+
+/// What all sessions share: bounds, counters, memory.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    /// Bytes of all queues.
+    pub(crate) bytes: AtomicU64,
+}
+
+/// A copy of a message on its way into a queue.
+pub(crate) struct Copy<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) identifiers: &'a Identifiers,
+}
+
+/// Refused: the queue is full and its owner wants publishers to be told.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl State {
+    pub(crate) fn new(principal: Principal, first_cursor: u64) -> Self {
+        Self {
+            signal: None,
+            gateway: "".into(),
+            peer: Peer(None),
+            owner: principal.name().map(Into::into),
+            principal,
+            ended: false,
+            expiry: 0,
+            window: 1,
+            while_away: WhileAway::DropQos0,
+            options: SessionOptions::default(),
+            subscriptions: Vec::new(),
+            queue: Queue::default(),
+            inflight: Inflight::default(),
+            resend: VecDeque::new(),
+            scans: VecDeque::new(),
+            will: None,
+            ends: None,
+            next_cursor: first_cursor,
+            shown: Cursor(first_cursor - 1),
+            settled: Cursor(0),
+            bytes: 0,
+            missed: 0,
+            missed_shown: 0,
+            policy: 0,
+            delivered: 0,
+            dropped: 0,
+            room_waiters: Vec::new(),
+        }
+    }
+
+    pub(crate) fn held_by(&self, signal: &Arc<Signal>) -> bool {
+        self.signal.as_ref().is_some_and(|s| Arc::ptr_eq(s, signal))
+    }
+
+    pub(crate) fn overflow(&self, limits: &Limits) -> Overflow {
+        self.options.overflow.unwrap_or(limits.overflow)
+    }
+
+    pub(crate) fn max_messages(&self, limits: &Limits) -> u32 {
+        self.options.max_queued_messages.map_or(limits.max_queued_messages, |n| n.min(limits.max_queued_messages))
+    }
+
+    /// Waiting, and handed out but not settled.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len() + self.inflight.len()
+    }
+
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn oldest(&self) -> Option<Time> {
+        let waiting = self.queue.oldest().map(|e| e.message.time());
+        let under_way = self.inflight.iter().map(|(_, s)| s.entry.message.time()).min();
+        waiting.into_iter().chain(under_way).min()
+    }
+
+    pub(crate) fn window_open(&self) -> bool {
+        self.resend.is_empty() && self.inflight.live() < self.window && self.inflight.len() < usize::from(u16::MAX)
+    }
+
+    /// Whether `take(Unsent)` would give something (as far as one can tell without looking at the store).
+    pub(crate) fn deliverable(&self) -> bool {
+        !self.resend.is_empty() || !self.scans.is_empty() || self.queue.next(self.window_open()).is_some()
+    }
+
+    pub(crate) fn next_cursor(&mut self) -> Cursor {
+        let cursor = Cursor(self.next_cursor);
+        self.next_cursor += 1;
+        cursor
+    }
+
+    /// Puts a copy into the queue, or drops one by the session's overflow. `ready` is false for a reserved place.
+    /// Records of what a kept session loses go to `lost`.
+    ///
+    /// # Errors
+    /// The session rejects when full; nothing was changed.
+    pub(crate) fn push(
+        &mut self,
+        budget: &Budget,
+        copy: &Copy<'_>,
+        ready: bool,
+        lost: &mut Lost<'_>,
+    ) -> Result<Option<Cursor>, Full> {
+        if self.ended {
+            return Ok(None);
+        }
+        if copy.qos == Qos::AtMostOnce && self.signal.is_none() && self.while_away == WhileAway::DropQos0 {
+            return Ok(None);
+        }
+        let cost = copy.message.cost() as u64;
+        let overflow = self.overflow(&budget.limits);
+        while self.is_full(budget, cost) {
+            match overflow {
+                Overflow::Reject if copy.qos != Qos::AtMostOnce => return Err(Full),
+                Overflow::DropOldest if self.drop_oldest(budget, lost) => {}
+                _ => {
+                    // The newcomer goes, wherever it would have stood.
+                    Metrics::add(&budget.metrics.copies, 1);
+                    self.count_lost(budget, DropCause::QueueFull, 1);
+                    return Ok(None);
+                }
+            }
+        }
+        let cursor = self.next_cursor();
+        self.bytes += cost;
+        budget.bytes.fetch_add(cost, Ordering::Relaxed);
+        Metrics::add(&budget.metrics.copies, 1);
+        self.queue.push(Entry {
+            message: copy.message.clone(),
+            cursor,
+            identifiers: copy.identifiers.clone(),
+            lsn: Lsn::default(),
+            qos: copy.qos,
+            retain: copy.retain,
+            ready,
+            redelivered: false,
+        });
+        Ok(Some(cursor))
+    }
+
+    fn is_full(&self, budget: &Budget, cost: u64) -> bool {
+        let limits = &budget.limits;
+        self.queued() >= self.max_messages(limits) as usize
+            || self.bytes + cost > limits.max_queued_bytes
+            || budget.bytes.load(Ordering::Relaxed) + cost > limits.max_total_queued_bytes
+    }
+
+    fn drop_oldest(&mut self, budget: &Budget, lost: &mut Lost<'_>) -> bool {
+        let Some(entry) = self.queue.pop_oldest() else { return false };
+        self.drop_entry(budget, &entry, DropCause::QueueFull, lost);
+        true
+    }
+
+    /// Counts an entry that was taken out of the queue as lost.
+    pub(crate) fn drop_entry(&mut self, budget: &Budget, entry: &Entry, cause: DropCause, lost: &mut Lost<'_>) {
+        self.give_back(budget, entry);
+        self.count_lost(budget, cause, 1);
+        lost.settle(entry);
+    }
+
+    /// Counts an entry that was taken out of the queue as delivered.
+    pub(crate) fn count_delivered(&mut self, budget: &Budget, entry: &Entry, lost: &mut Lost<'_>) {
+        self.give_back(budget, entry);
+        self.delivered += 1;
+        Metrics::add(&budget.metrics.delivered, 1);
+        lost.settle(entry);
+    }
+
+    /// An entry that was taken out no longer counts against any bound.
+    pub(crate) fn give_back(&mut self, budget: &Budget, entry: &Entry) {
+        let cost = entry.message.cost() as u64;
+        self.bytes -= cost;
+        budget.bytes.fetch_sub(cost, Ordering::Relaxed);
+        for waiter in self.room_waiters.drain(..) {
+            waiter.raise(ROOM);
+        }
+    }
+
+    pub(crate) fn count_lost(&mut self, budget: &Budget, cause: DropCause, n: u64) {
+        budget.metrics.count_drop(cause, n);
+        self.dropped += n;
+        // The client is told of what a full queue cost it; it knows the rest, or asked for it.
+        if cause == DropCause::QueueFull {
+            self.missed += n;
+        }
+    }
+
+    /// A link whose message was refused here hears when there is room. Bounded by the links there are.
+    pub(crate) fn wait_for_room(&mut self, signal: &Arc<Signal>) {
+        if !self.room_waiters.iter().any(|s| Arc::ptr_eq(s, signal)) {
+            self.room_waiters.retain(|s| s.detached().is_none());
+            self.room_waiters.push(signal.clone());
+        }
+    }
+
+    /// Tells the holder, if it could take something.
+    pub(crate) fn ring(&self) {
+        if let Some(signal) = self.signal.as_ref().filter(|_| self.deliverable()) {
+            signal.raise(DELIVERABLE);
+        }
+    }
+
+    /// Everything under way or waiting is lost with the session.
+    pub(crate) fn drop_all(&mut self, budget: &Budget) {
+        let mut ignored = Vec::new();
+        let mut lost = Lost { session: SessionKey(0), kept: false, records: &mut ignored };
+        let mut entries = Vec::with_capacity(self.queued());
+        self.queue.drain_through(Cursor(u64::MAX), |entry| entries.push(entry));
+        let tags: Vec<Tag> = self.inflight.iter().map(|(tag, _)| tag).collect();
+        entries.extend(tags.into_iter().filter_map(|tag| self.inflight.remove(tag)).map(|sent| sent.entry));
+        for entry in entries {
+            self.drop_entry(budget, &entry, DropCause::SessionEnded, &mut lost);
+        }
+        self.resend.clear();
+        self.scans.clear();
+    }
+
+    /// Restores a recovered entry that had been handed out.
+    pub(crate) fn restore_sent(&mut self, budget: &Budget, tag: Tag, entry: Entry, received: bool) {
+        self.account(budget, &entry);
+        self.inflight.restore(tag, entry);
+        if let Some(sent) = self.inflight.get_mut(tag).filter(|_| received) {
+            sent.stage = crate::link::Stage::Received;
+        }
+    }
+
+    /// Puts an entry that comes from elsewhere (the store, the retained tree) at the end.
+    pub(crate) fn restore(&mut self, budget: &Budget, entry: Entry) {
+        self.account(budget, &entry);
+        self.queue.push(entry);
+    }
+
+    fn account(&mut self, budget: &Budget, entry: &Entry) {
+        let cost = entry.message.cost() as u64;
+        self.bytes += cost;
+        budget.bytes.fetch_add(cost, Ordering::Relaxed);
+        Metrics::add(&budget.metrics.copies, 1);
+    }
+}
+
+/// Collects the records of what leaves a kept session's queue.
+pub(crate) struct Lost<'a> {
+    pub(crate) session: SessionKey,
+    pub(crate) kept: bool,
+    pub(crate) records: &'a mut Vec<Record>,
+}
+
+impl Lost<'_> {
+    pub(crate) fn settle(&mut self, entry: &Entry) {
+        if self.kept && entry.qos != Qos::AtMostOnce {
+            self.records.push(Record::Settled(self.session, entry.cursor));
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn has(&self, wanted: u8) -> bool {
+        self.traits.load(Ordering::Acquire) & wanted != 0
+    }
+
+    pub(crate) fn set_trait(&self, which: u8, on: bool) {
+        if on {
+            self.traits.fetch_or(which, Ordering::AcqRel);
+        } else {
+            self.traits.fetch_and(!which, Ordering::AcqRel);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The port behind which state is kept. The core is written against [`Store`]; what is kept, and how safely, is the
+//! store's business.
+
+pub mod memory;
+pub mod record;
+#[doc(hidden)]
+pub mod rehearsal;
+
+pub use memory::Memory;
+pub use record::{Placed, Record, SessionKey};
+
+use crate::link::Lsn;
+use std::sync::Arc;
+
+/// The store cannot write now: disk full, I/O error, failed sync. Nothing of the batch was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store cannot write")]
+pub struct StoreUnavailable;
+
+/// Hears what the store has to say. Called from any thread; must be quick and must not call the store.
+pub trait Listener: Send + Sync {
+    /// Everything up to here is durable.
+    fn durable(&self, lsn: Lsn);
+    /// The store writes again after [`StoreUnavailable`].
+    fn available(&self);
+}
+
+/// Keeps records. No call may wait for a disk.
+pub trait Store: Send + Sync {
+    /// Whether anything survives the process. If not, the core builds no records at all.
+    fn keeps(&self) -> bool;
+
+    /// Appends a batch that becomes durable as one, and empties `records`. Gives its position.
+    ///
+    /// # Errors
+    /// Nothing of the batch was taken.
+    fn append(&self, records: &mut Vec<Record>) -> Result<Lsn, StoreUnavailable>;
+
+    /// Like [`Store::append`], for what must not fail the caller: settlements, ends. While the store is down they are
+    /// kept in memory and written when it is back; a crash before that means a redelivery, never a loss.
+    fn append_lazily(&self, records: &mut Vec<Record>) -> Lsn;
+
+    /// Everything up to here is durable.
+    fn durable(&self) -> Lsn;
+
+    /// False while more bytes than the ingress budget wait to become durable.
+    fn has_room(&self) -> bool;
+
+    /// Who wants to hear.
+    fn listen(&self, listener: Arc<dyn Listener>);
+
+    /// A number greater than that of every start before: numbers that leave the server begin with it, and so are
+    /// never used twice.
+    fn epoch(&self) -> u32;
+
+    /// Shows everything kept, in an order in which it can be applied; called once, before anything else.
+    fn recover(&self, apply: &mut dyn FnMut(Record));
+}

@@ -1,0 +1,87 @@
+//! What the core asks the store to keep.
+
+use crate::{
+    access::ClientId,
+    clock::Time,
+    link::{Cursor, SessionOptions, Subscription, Tag, WhileAway},
+    message::{Message, Qos, Will},
+    topic::{Filter, Topic},
+};
+use std::num::{NonZeroU16, NonZeroU32};
+
+/// Names a session in the store; never used twice, unlike client ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey(pub u64);
+
+/// A change of state.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A session was made, or its terms changed at a CONNECT.
+    Session {
+        /// Which.
+        session: SessionKey,
+        /// Its name.
+        client: ClientId,
+        /// Whom it belongs to.
+        owner: Option<Box<str>>,
+        /// Seconds it outlives its connection.
+        expiry: u32,
+        /// Its own bounds.
+        options: SessionOptions,
+        /// What happens to QoS 0 while it is away.
+        while_away: WhileAway,
+    },
+    /// Its client went away; it ends at the given time unless the client returns.
+    Away {
+        /// Which.
+        session: SessionKey,
+        /// When it ends; `None`: never.
+        ends: Option<Time>,
+    },
+    /// A session ended, with all that was its own.
+    Ended(SessionKey),
+    /// A subscription was added or replaced.
+    Subscribed(SessionKey, Subscription),
+    /// A subscription was removed.
+    Unsubscribed(SessionKey, Filter),
+    /// A message, the queues it is in, and the publisher's QoS 2 identifier: one atom, or exactly-once breaks.
+    Stored {
+        /// The message, stored once.
+        message: Message,
+        /// Where it waits.
+        places: Vec<Placed>,
+        /// The publisher's session and packet identifier, if it was published with QoS 2 into a kept session.
+        incoming: Option<(SessionKey, NonZeroU16)>,
+        /// Whether it is its topic's state from now on.
+        retained: bool,
+    },
+    /// A topic's state was cleared.
+    Cleared(Topic),
+    /// A delivery was handed out under a tag. Lazy: what may have been sent counts as sent.
+    Sent(SessionKey, Cursor, Tag),
+    /// PUBREC came: only PUBREL is owed.
+    Received(SessionKey, Cursor),
+    /// A delivery is done with.
+    Settled(SessionKey, Cursor),
+    /// All deliveries up to here are done with.
+    SettledThrough(SessionKey, Cursor),
+    /// The publisher released an incoming QoS 2 identifier.
+    Released(SessionKey, NonZeroU16),
+    /// The will of a connected client, or none any more.
+    Will(SessionKey, Option<Box<Will>>),
+}
+
+/// A message's place in one session's queue.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// Whose queue.
+    pub session: SessionKey,
+    /// Where in it.
+    pub cursor: Cursor,
+    /// QoS to deliver with.
+    pub qos: Qos,
+    /// Retain flag to deliver with.
+    pub retain: bool,
+    /// Subscription identifiers to deliver with.
+    pub identifiers: Box<[NonZeroU32]>,
+}

@@ -1,0 +1,167 @@
+//! What is to happen later: sessions that end, wills that are published. One entry a session and kind, so bounded by
+//! the sessions there are.
+
+use crate::{
+    access::Principal,
+    broker::{Broker, Core},
+    clock::Time,
+    link::{Lsn, Reason},
+    message::{Publish, Will},
+    publisher::Publisher,
+    session::Session,
+    store::Record,
+};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+};
+
+/// What a session waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Due {
+    /// Its will delay is over.
+    Will,
+    /// Its expiry is over.
+    End,
+    /// Its holder's credentials run out.
+    Credentials,
+}
+
+/// Deadlines in order.
+#[derive(Default)]
+pub(crate) struct Timetable(Mutex<Deadlines>);
+
+#[derive(Default)]
+struct Deadlines {
+    order: BTreeSet<(Time, u64, Due)>,
+    sessions: HashMap<(u64, Due), (Time, Weak<Session>)>,
+}
+
+impl Timetable {
+    /// Sets, moves or (with `None`) cancels a session's deadline.
+    pub(crate) fn set(&self, session: &Arc<Session>, due: Due, at: Option<Time>) {
+        let mut deadlines = self.0.lock();
+        let key = session.key.0;
+        if let Some((old, _)) = deadlines.sessions.remove(&(key, due)) {
+            deadlines.order.remove(&(old, key, due));
+        }
+        if let Some(at) = at {
+            deadlines.order.insert((at, key, due));
+            deadlines.sessions.insert((key, due), (at, Arc::downgrade(session)));
+        }
+    }
+
+    fn next(&self, now: Time) -> Result<(Arc<Session>, Due), Option<Time>> {
+        let mut deadlines = self.0.lock();
+        loop {
+            let Some((at, key, due)) = deadlines.order.first().copied() else { return Err(None) };
+            if at > now {
+                return Err(Some(at));
+            }
+            deadlines.order.pop_first();
+            let found = deadlines.sessions.remove(&(key, due)).and_then(|(_, session)| session.upgrade());
+            if let Some(session) = found {
+                return Ok((session, due));
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Fires what is due (wills, ends of sessions and credentials); gives when to call again. The host calls it.
+    pub fn run_due(&self) -> Option<Time> {
+        self.0.router.forget_stale();
+        loop {
+            match self.0.timetable.next(self.0.clock.now()) {
+                Ok((session, Due::Will)) => self.0.fire_will_if_away(&session),
+                Ok((session, Due::End)) => self.0.end_if_away(&session),
+                Ok((session, Due::Credentials)) => {
+                    if let Some(signal) = &session.state.lock().signal {
+                        signal.detach(Reason::Expired);
+                    }
+                }
+                Err(next) => return next,
+            }
+        }
+    }
+}
+
+impl Core {
+    fn fire_will_if_away(self: &Arc<Self>, session: &Arc<Session>) {
+        let will = {
+            let mut state = session.state.lock();
+            if state.signal.is_some() {
+                return;
+            }
+            state.will.take().map(|will| (will, state.principal.clone()))
+        };
+        if let Some((will, principal)) = will {
+            self.publish_will(session, &principal, &will);
+        }
+    }
+
+    fn end_if_away(self: &Arc<Self>, session: &Arc<Session>) {
+        let now = self.clock.now();
+        let due = {
+            let state = session.state.lock();
+            state.signal.is_none() && state.ends.is_some_and(|at| at <= now)
+        };
+        if due {
+            self.end_session(session, Reason::SessionEnded);
+        }
+    }
+
+    /// Publishes a will: the rights are asked once more.
+    pub(crate) fn publish_will(self: &Arc<Self>, session: &Arc<Session>, principal: &Principal, will: &Will) {
+        let mut publisher = Publisher::sessionless(self.clone(), principal.clone(), session.client.clone());
+        let message = Publish {
+            retain: will.retain,
+            expiry: will.expiry,
+            properties: will.properties.clone(),
+            ..Publish::new(will.topic.clone(), &will.payload, will.qos)
+        };
+        // A will that may no longer be published is silently not: its client is gone.
+        if publisher.stage(message, 0).is_ok() {
+            publisher.flush(&mut Vec::new());
+        }
+        if self.store.keeps() {
+            self.note(&mut vec![Record::Will(session.key, None)]);
+        }
+    }
+
+    /// Ends a session for good, with its will if one is pending (MQTT 5.0 §3.1.2.5: the session's end is the last
+    /// moment for it).
+    pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, reason: Reason) -> Lsn {
+        if let Some(client) = &session.client {
+            let mut sessions = self.sessions.write();
+            if sessions.get(client).is_some_and(|s| Arc::ptr_eq(s, session)) {
+                sessions.remove(client);
+            }
+        }
+        let (will, filters, was_kept) = {
+            let mut state = session.state.lock();
+            if state.ended {
+                return Lsn::default();
+            }
+            state.ended = true;
+            if let Some(signal) = state.signal.take() {
+                signal.detach(reason);
+                self.disconnected(&state);
+            }
+            state.drop_all(&self.budget);
+            let will = state.will.take().map(|will| (will, state.principal.clone()));
+            let filters = std::mem::take(&mut state.subscriptions);
+            (will, filters, session.has(crate::session::KEPT))
+        };
+        self.router.remove_session(session, filters.into_iter().map(|s| s.filter));
+        for due in [Due::Will, Due::End, Due::Credentials] {
+            self.timetable.set(session, due, None);
+        }
+        if let Some((will, principal)) = will {
+            self.publish_will(session, &principal, &will);
+        }
+        if was_kept { self.note(&mut vec![Record::Ended(session.key)]) } else { Lsn::default() }
+    }
+}
