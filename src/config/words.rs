@@ -1,0 +1,51 @@
+//! Serde's words about a wrong value, made a user's.
+
+use toml::Value;
+
+/// The message with Rust's names replaced, and with the nearest known key where one is unknown.
+pub(super) fn plain(message: &str) -> String {
+    let message = message.trim();
+    if let Some((unknown_key, known)) = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+        // serde lists the known ones in backticks: every second piece.
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        return unknown(unknown_key, known);
+    }
+    if let Some((start, kind)) = message.rsplit_once("expected ") {
+        let number = match kind {
+            "u8" => "a whole number from 0 to 255",
+            "u16" => "a whole number from 0 to 65535",
+            "u32" => "a whole number from 0 to 4294967295",
+            "u64" | "usize" => "a whole number, not negative",
+            "a boolean" => "true or false",
+            "f32" | "f64" => "a number",
+            other => other,
+        };
+        return format!("{start}expected {number}");
+    }
+    message.to_owned()
+}
+
+/// That there is no such key, and which one was probably meant.
+pub(super) fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(key, candidate), *candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match (nearest, known.is_empty()) {
+        (Some((_, candidate)), _) => format!("unknown key; did you mean `{candidate}`?"),
+        (None, true) => "unknown key; there are none here".into(),
+        (None, false) => format!("unknown key; known here: {}", known.join(", ")),
+    }
+}
+
+/// That a table was expected.
+pub(super) fn not_a_table(value: &Value) -> String {
+    format!("expected a table, got {}", value.type_str())
+}
+
+/// A dotted key.
+pub(super) fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
+}

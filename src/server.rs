@@ -1,0 +1,144 @@
+//! A server from start to stop.
+
+use crate::{
+    auth::Policy,
+    config::{Config, ConfigError},
+    gateways::Gateways,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{task::JoinHandle, time::Instant};
+use waystation_broker::{Broker, Clock, Limits, Parts, SystemClock, store::Memory};
+use waystation_kit::{BindError, EnableError, GatewayStatus, Host, Loops, Registry};
+
+/// A running server: a broker, and the gateways to it. Dropping it stops it without farewells; [`Server::stop`] is
+/// the kinder way.
+pub struct Server {
+    broker: Broker,
+    policy: Arc<Policy>,
+    gateways: Arc<Gateways>,
+    limits: Limits,
+    timer: JoinHandle<()>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A gateway could not open what it needs.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system refused what the server cannot go on without.
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The most a stop takes for farewells. The interface promises five seconds for everything.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Between two looks at what is due, at most.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Server {
+    /// Starts a server with the gateways this crate comes with. Call it on a multi-thread tokio runtime.
+    ///
+    /// # Errors
+    /// Something could not be opened; nothing is left open then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(crate::gateways::registry(), config).await
+    }
+
+    /// Starts a server with the kinds of gateway in `registry`, which `config` was read for.
+    ///
+    /// # Errors
+    /// Something could not be opened; nothing is left open then.
+    pub async fn start_with(registry: Registry, config: Config) -> Result<Self, StartError> {
+        let Config { log: _, auth, limits, gateways } = config;
+        let policy = Arc::new(Policy::new(auth));
+        let clock = Arc::new(SystemClock::default());
+        let broker = Broker::new(Parts {
+            limits: limits.clone(),
+            authenticate: policy.clone(),
+            authorize: policy.clone(),
+            store: Arc::new(Memory::new(clock.now())),
+            clock,
+        });
+        let gateways = Gateways::start(registry, broker.clone(), Loops::start()?, gateways).await?;
+        let timer = tokio::spawn(keep_time(broker.clone(), Arc::clone(&gateways)));
+        Ok(Self { broker, policy, gateways, limits, timer })
+    }
+
+    /// The core, for those who publish and subscribe in this very process.
+    #[must_use]
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The gateways and what they have bound.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<GatewayStatus> {
+        self.gateways.gateways()
+    }
+
+    /// The address of a listener by its name in the ready line (`mqtt`, `mqtt_tls`).
+    #[must_use]
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        let status = self.gateways();
+        status.iter().flat_map(|gateway| &gateway.listening).find(|(name, _)| name == listener).map(|(_, at)| *at)
+    }
+
+    /// Starts or stops a gateway while the rest runs.
+    ///
+    /// # Errors
+    /// There is no such gateway, or it could not open what it needs.
+    pub async fn enable(&self, gateway: &str, on: bool) -> Result<(), EnableError> {
+        self.gateways.enable(gateway, on).await
+    }
+
+    /// The line that tells everything is bound: `waystation ready mqtt=127.0.0.1:1883 ...`.
+    #[must_use]
+    pub fn ready_line(&self) -> String {
+        let mut line = String::from("waystation ready");
+        for (name, address) in self.gateways().iter().flat_map(|gateway| &gateway.listening) {
+            line.push_str(&format!(" {name}={address}"));
+        }
+        line
+    }
+
+    /// Takes over what can change while the server runs: rights, and the tables of gateways.
+    pub async fn reload(&self, config: Config) {
+        if config.limits != self.limits {
+            tracing::warn!("[limits] has changed and counts from the next start");
+        }
+        self.policy.replace(config.auth);
+        self.broker.policy_changed();
+        for (gateway, error) in self.gateways.reload(config.gateways).await {
+            tracing::error!(%gateway, %error, "the gateway keeps its old settings");
+        }
+        tracing::info!("configuration reloaded");
+    }
+
+    /// Lets nobody in any more, tells clients, and waits for their farewells, but not long.
+    pub async fn stop(self) {
+        self.broker.stop();
+        self.gateways.stop(Instant::now() + FAREWELL).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.timer.abort();
+        self.broker.stop();
+    }
+}
+
+/// Does what is due when it is due: wills, session ends.
+async fn keep_time(broker: Broker, gateways: Arc<Gateways>) {
+    loop {
+        let pause = broker.run_due().map_or(TICK, |due| due.since(broker.now()));
+        gateways.reap().await;
+        // Never without a pause, whatever is due: this task must not hold a core.
+        tokio::time::sleep(pause.clamp(Duration::from_millis(1), TICK)).await;
+    }
+}
