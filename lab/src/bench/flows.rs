@@ -49,7 +49,7 @@ pub(super) fn fan_in(common: &Common, publishers: u32) -> Result<Report> {
     let root = broker.root();
     let publishers = (0..publishers).map(|n| vec![format!("{root}/{n}")]).collect();
     let plan = Plan { publishers, subscribers: vec![vec![format!("{root}/+")]] };
-    run(common, &broker, Flow::new("fan-in", 1_048_576), vec![plan])
+    run(common, &broker, &Flow::new("fan-in", 1_048_576), vec![plan])
 }
 
 pub(super) fn fan_out(common: &Common, subscribers: u32) -> Result<Report> {
@@ -57,7 +57,7 @@ pub(super) fn fan_out(common: &Common, subscribers: u32) -> Result<Report> {
     let topic = format!("{}/all", broker.root());
     let subscribers = (0..subscribers).map(|_| vec![topic.clone()]).collect();
     let plan = Plan { publishers: vec![vec![topic]], subscribers };
-    run(common, &broker, Flow::new("fan-out", 131_072), vec![plan])
+    run(common, &broker, &Flow::new("fan-out", 131_072), vec![plan])
 }
 
 pub(super) fn pairs(common: &Common, pairs: u32) -> Result<Report> {
@@ -67,7 +67,7 @@ pub(super) fn pairs(common: &Common, pairs: u32) -> Result<Report> {
     let plans = (0..pairs).map(|n| Plan { publishers: pair(n), subscribers: pair(n) }).collect();
     // Small bursts are the point of a given batch: the next one starts when this one has arrived.
     let common = Common { window: common.window.or(common.batch), ..common.clone() };
-    run(&common, &broker, Flow::new("pairs", 65_536), plans)
+    run(&common, &broker, &Flow::new("pairs", 65_536), plans)
 }
 
 pub(super) fn rotate(common: &Common, publishers: u32, topics: u32) -> Result<Report> {
@@ -77,7 +77,7 @@ pub(super) fn rotate(common: &Common, publishers: u32, topics: u32) -> Result<Re
     let topics = |first: u32| (0..topics).map(|n| format!("{root}/{}", (first + n) % topics)).collect();
     let publishers = (0..publishers).map(topics).collect();
     let plan = Plan { publishers, subscribers: vec![vec![format!("{root}/+")]] };
-    run(common, &broker, Flow::new("rotate", 1_048_576), vec![plan])
+    run(common, &broker, &Flow::new("rotate", 1_048_576), vec![plan])
 }
 
 pub(super) fn latency(common: &Common, rate: u32) -> Result<Report> {
@@ -85,7 +85,7 @@ pub(super) fn latency(common: &Common, rate: u32) -> Result<Report> {
     let topic = || vec![vec![format!("{}/tick", broker.root())]];
     let plan = Plan { publishers: topic(), subscribers: topic() };
     let flow = Flow { rate: Some(rate), ..Flow::new("latency", 1_048_576) };
-    run(common, &broker, flow, vec![plan])
+    run(common, &broker, &flow, vec![plan])
 }
 
 /// A quarter each: exact filters that match, `+`, `#`, and exact filters that never match.
@@ -107,16 +107,16 @@ pub(super) fn filters(common: &Common, filters: u32, per_connection: u32) -> Res
         first = numbers.end;
     }
     let flow = Flow { ballast, filters: quarter * 4, ..Flow::new("filters", 262_144) };
-    run(common, &broker, flow, plans)
+    run(common, &broker, &flow, plans)
 }
 
-fn run(common: &Common, broker: &Broker, flow: Flow, plans: Vec<Plan>) -> Result<Report> {
+fn run(common: &Common, broker: &Broker, flow: &Flow, plans: Vec<Plan>) -> Result<Report> {
     let watched = common.pid.map(Process::new).transpose()?;
     let mut report = Report::new(flow.name, common);
     let before = watched.map(Process::usage).transpose()?;
     let mut engine = Engine::new(common.mqtt, common.qos, common.patience())?;
     let _ballast = broker.open("b", &flow.ballast, |_| {})?;
-    connect(common, broker, &flow, plans, &mut engine)?;
+    connect(common, broker, flow, plans, &mut engine)?;
     if let (Some(process), Some(before), true) = (watched, before, flow.filters > 0) {
         report.item = Some("filter".to_owned());
         let growth = process.usage()?.resident.saturating_sub(before.resident);
@@ -125,7 +125,7 @@ fn run(common: &Common, broker: &Broker, flow: Flow, plans: Vec<Plan>) -> Result
     report.publishers = u32::try_from(engine.publishers.len())?;
     report.subscribers = u32::try_from(engine.subscribers.len())?;
     engine.start()?;
-    measure(common, &flow, watched, &mut engine, &mut report)?;
+    measure(common, flow, watched, &mut engine, &mut report)?;
     account(&engine, &mut report);
     Ok(report)
 }

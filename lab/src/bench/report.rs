@@ -180,7 +180,8 @@ impl Report {
             ("generator CPU", self.generator_cpu_us),
         ] {
             if let Some(cost) = cost {
-                line(name, format!("{cost:.3} µs a message"));
+                let each = if self.scenario == "idle" { "connection" } else { "message" };
+                line(name, format!("{cost:.3} µs a {each}"));
             }
         }
         if let (Some(memory), Some(item)) = (self.memory_per_item, &self.item) {
