@@ -224,12 +224,12 @@ impl Core {
     fn uncount(&self, peer: Peer) {
         let mut connections = self.connections.lock();
         connections.count = connections.count.saturating_sub(1);
-        if let Some(address) = peer.0 {
-            if let hashbrown::hash_map::Entry::Occupied(mut entry) = connections.by_address.entry(address.ip()) {
-                *entry.get_mut() -= 1;
-                if *entry.get() == 0 {
-                    entry.remove();
-                }
+        if let Some(address) = peer.0
+            && let hashbrown::hash_map::Entry::Occupied(mut entry) = connections.by_address.entry(address.ip())
+        {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
             }
         }
     }

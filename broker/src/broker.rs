@@ -11,7 +11,7 @@ use crate::{
     router::{Router, retained::Retained},
     session::{
         Budget, Session,
-        signal::{DURABLE, ROOM, Signal},
+        signal::{ROOM, Signal},
     },
     store::{Listener, Memory, Record, SessionKey, Store},
     timetable::Timetable,
@@ -378,7 +378,7 @@ impl Listener for Waiters {
     fn available(&self) {
         let waiting = std::mem::take(&mut *self.available.lock());
         for signal in waiting {
-            signal.raise(ROOM | DURABLE);
+            signal.raise(ROOM);
         }
     }
 }

@@ -274,11 +274,11 @@ impl Publisher {
                     Outcome::Duplicate => {}
                     _ => refused += 1,
                 }
-                if let (Some(id), Some(incoming)) = (staged.exactly_once, incoming.as_mut()) {
-                    if !matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate) {
-                        // PUBREC with an error ends the exchange: the identifier is free [MQTT-4.3.3-8].
-                        incoming.unreleased.remove(&id);
-                    }
+                if let (Some(id), Some(incoming)) = (staged.exactly_once, incoming.as_mut())
+                    && !matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate)
+                {
+                    // PUBREC with an error ends the exchange: the identifier is free [MQTT-4.3.3-8].
+                    incoming.unreleased.remove(&id);
                 }
                 receipts.push(Receipt { token: staged.token, outcome });
             }

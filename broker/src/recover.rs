@@ -73,10 +73,10 @@ impl Broker {
                 if keep {
                     retained.set(&message);
                 }
-                if let Some((session, id)) = incoming {
-                    if let Some(draft) = drafts.get_mut(&session) {
-                        draft.unreleased.insert(id);
-                    }
+                if let Some((session, id)) = incoming
+                    && let Some(draft) = drafts.get_mut(&session)
+                {
+                    draft.unreleased.insert(id);
                 }
                 for place in places {
                     if let Some(draft) = drafts.get_mut(&place.session) {

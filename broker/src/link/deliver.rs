@@ -142,7 +142,10 @@ impl Round<'_> {
             let mut reached = after.clone();
             retained.scan(scan.subscription.filter.pattern(), after.as_ref(), now, |message| {
                 let qos = scan.subscription.qos.min(message.qos());
-                if !self.goes_on() || !self.fits(message.cost()) || (qos != Qos::AtMostOnce && !state.window_open()) {
+                // What waits goes first when a session holds all it may.
+                let room = state.queued() < state.max_messages(&self.link.core.budget.limits) as usize;
+                let may_promise = room && state.window_open();
+                if !self.goes_on() || !self.fits(message.cost()) || (qos != Qos::AtMostOnce && !may_promise) {
                     finished = false;
                     return false;
                 }
@@ -316,10 +319,10 @@ impl Round<'_> {
             }
         }
         state.shown = shown;
-        if let Some(lsn) = held {
-            if self.link.core.durable_or_wait(lsn, &self.link.signal, DELIVERABLE) {
-                self.link.signal.note(DELIVERABLE);
-            }
+        if let Some(lsn) = held
+            && self.link.core.durable_or_wait(lsn, &self.link.signal, DELIVERABLE)
+        {
+            self.link.signal.note(DELIVERABLE);
         }
         self.taken
     }

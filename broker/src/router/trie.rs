@@ -48,6 +48,7 @@ enum Subscribers {
     #[default]
     None,
     One(Subscriber),
+    #[expect(clippy::box_collection, reason = "most nodes have none or one: eight bytes a node count")]
     Many(Box<Vec<Subscriber>>),
 }
 

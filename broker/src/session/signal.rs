@@ -46,7 +46,7 @@ impl Signal {
 
     pub(crate) fn detached(&self) -> Option<Reason> {
         let bits = self.bits.load(Ordering::Acquire);
-        (bits & DETACHED != 0).then(|| match bits >> REASON_SHIFT {
+        (bits & DETACHED != 0).then_some(match bits >> REASON_SHIFT {
             0 => Reason::TakenOver,
             1 => Reason::Administrative,
             2 => Reason::Expired,

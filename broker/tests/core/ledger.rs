@@ -1,0 +1,211 @@
+//! The ledger: whatever happens, every copy that came in is delivered, waits, or was dropped with a cause; and a
+//! resident session loses nothing that was acknowledged, and gets QoS 2 once.
+
+use crate::harness::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use waystation_broker::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Attach { who: usize, clean: bool, window: u16, reject: bool },
+    Leave { who: usize },
+    Subscribe { who: usize, wide: bool, qos: u8 },
+    Unsubscribe { who: usize, wide: bool },
+    Publish { topic: usize, qos: u8, expires: bool, retain: bool },
+    Take { who: usize, most: usize },
+    Settle { who: usize, rejected: bool },
+    ReadAndSettle { who: usize, most: usize },
+    Advance { seconds: u64 },
+    Sync,
+    Down(bool),
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0usize..3;
+    prop_oneof![
+        3 => (who.clone(), any::<bool>(), 1u16..4, any::<bool>()).prop_map(|(who, clean, window, reject)| Step::Attach { who, clean, window, reject }),
+        1 => who.clone().prop_map(|who| Step::Leave { who }),
+        3 => (who.clone(), any::<bool>(), 0u8..3).prop_map(|(who, wide, qos)| Step::Subscribe { who, wide, qos }),
+        1 => (who.clone(), any::<bool>()).prop_map(|(who, wide)| Step::Unsubscribe { who, wide }),
+        8 => (0usize..2, 0u8..3, any::<bool>(), any::<bool>()).prop_map(|(topic, qos, expires, retain)| Step::Publish { topic, qos, expires, retain }),
+        5 => (who.clone(), 1usize..5).prop_map(|(who, most)| Step::Take { who, most }),
+        5 => (who.clone(), any::<bool>()).prop_map(|(who, rejected)| Step::Settle { who, rejected }),
+        2 => (who, 1usize..5).prop_map(|(who, most)| Step::ReadAndSettle { who, most }),
+        1 => (0u64..20).prop_map(|seconds| Step::Advance { seconds }),
+        3 => Just(Step::Sync),
+        1 => any::<bool>().prop_map(Step::Down),
+        1 => Just(Step::Crash),
+    ]
+}
+
+fn balanced(world: &World, links: &[Option<Link>]) {
+    let metrics = world.broker.metrics();
+    let waiting = world.broker.waiting();
+    assert_eq!(
+        metrics.copies(),
+        metrics.delivered() + waiting + metrics.dropped_total(),
+        "accepted = delivered + waiting + dropped"
+    );
+    assert_eq!(world.broker.connected() as usize, links.iter().flatten().count());
+    for session in world.broker.sessions(None, 100) {
+        assert!(session.queued <= u64::from(session.max_queued_messages), "a queue over its bound");
+        if session.queued == 0 {
+            assert_eq!(session.queued_bytes, 0);
+        }
+    }
+}
+
+/// The publisher gets its acknowledgements: for what it sent over the present connection.
+fn acknowledge(open: &mut BTreeMap<u16, (String, bool)>, publisher: &mut Link, acknowledged: &mut BTreeSet<String>) {
+    for (id, (text, _)) in open.extract_if(.., |_, (_, sent)| *sent) {
+        if let Ok(id) = id.try_into() {
+            publisher.release(id);
+        }
+        acknowledged.insert(text);
+    }
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const TOPICS: [&str; 2] = ["x/1", "x/2"];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn accepted_is_delivered_or_waiting_or_dropped_with_a_cause(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::with(|limits| limits.max_queued_messages = 6);
+        let mut links: Vec<Option<Link>> = vec![None, None, None];
+        let mut open: Vec<Vec<Got>> = vec![Vec::new(), Vec::new(), Vec::new()];
+        let mut serial = 0;
+        for step in steps {
+            match step {
+                Step::Attach { who, clean, window, reject } => {
+                    let hello = Hello {
+                        start: if clean { Start::Clean } else { Start::Resume },
+                        expiry: 10 * u32::from(window % 2),
+                        window,
+                        options: SessionOptions { overflow: reject.then_some(Overflow::Reject), ..SessionOptions::default() },
+                        ..world.hello(NAMES[who])
+                    };
+                    links[who] = Some(world.attach(hello).link);
+                    open[who].clear();
+                }
+                Step::Leave { who } => links[who] = None,
+                Step::Subscribe { who, wide, qos } => if let Some(link) = &mut links[who] {
+                    subscribe(link, if wide { "x/#" } else { "x/1" }, Qos::from_u8(qos).unwrap());
+                },
+                Step::Unsubscribe { who, wide } => if let Some(link) = &mut links[who] {
+                    link.unsubscribe(&[Filter::parse(if wide { "x/#" } else { "x/1" }).unwrap()], &mut Vec::new());
+                },
+                Step::Publish { topic, qos, expires, retain } => {
+                    serial += 1;
+                    let mut publisher = world.broker.publisher(&"test".into(), Principal::anonymous(), None);
+                    let text = serial.to_string();
+                    let message = Publish {
+                        expiry: expires.then_some(5), retain,
+                        ..Publish::new(Topic::parse(TOPICS[topic]).unwrap(), text.as_bytes(), Qos::from_u8(qos).unwrap())
+                    };
+                    publisher.stage(message, 0).unwrap();
+                    publisher.flush(&mut Vec::new());
+                }
+                Step::Take { who, most } => if let Some(link) = &mut links[who] {
+                    let again = take_up_to(link, Pick::Inflight, most);
+                    let new = take_up_to(link, Pick::Unsent, most);
+                    open[who].extend(again.into_iter().chain(new).filter(|g| g.tag.is_some()));
+                },
+                Step::Settle { who, rejected } => if let (Some(link), Some(got)) = (&mut links[who], open[who].pop()) {
+                    settle(link, &got, if rejected { Settle::Rejected } else { Settle::Done });
+                },
+                Step::ReadAndSettle { who, most } => if let Some(link) = &mut links[who] {
+                    let settled = link.settled();
+                    let page = take_up_to(link, Pick::Oldest(settled), most);
+                    if let Some(last) = page.last() {
+                        link.settle_through(last.cursor).unwrap();
+                    }
+                },
+                Step::Advance { seconds } => world.advance(seconds),
+                Step::Sync => world.store.sync(),
+                Step::Down(down) => world.store.set_down(down),
+                Step::Crash => {
+                    links.iter_mut().for_each(|link| std::mem::forget(link.take()));
+                    world = world.crash();
+                }
+            }
+            balanced(&world, &links);
+        }
+    }
+
+    /// One publisher, one resident reader, crashes at any moment: nothing acknowledged is lost, QoS 2 comes once, in
+    /// order.
+    #[test]
+    fn acknowledged_means_kept_over_any_crash(
+        script in prop::collection::vec((0u8..6, any::<bool>()), 1..80), qos in 1u8..3,
+    ) {
+        let qos = Qos::from_u8(qos).unwrap();
+        let mut world = World::new();
+        let mut reader = world.resident("r");
+        subscribe(&mut reader, "t", qos);
+        world.store.sync();
+        // Unacknowledged publications by packet id, as a client keeps them, and whether they were sent on this
+        // connection; what was acknowledged; what was read.
+        let mut unacknowledged: BTreeMap<u16, (String, bool)> = BTreeMap::new();
+        let (mut acknowledged, mut received) = (BTreeSet::new(), Vec::<String>::new());
+        let (mut serial, mut publisher) = (0u16, world.resident("p"));
+        world.store.sync();
+        for (action, flag) in script.into_iter().chain([(5, true), (3, true), (2, true), (4, true), (2, true)]) {
+            match action {
+                0 | 1 => {
+                    serial += 1;
+                    unacknowledged.insert(serial, (format!("{serial:05}"), true));
+                    publish_as(&mut publisher, "t", &format!("{serial:05}"), qos, (qos == Qos::ExactlyOnce).then_some(serial));
+                }
+                // The store syncs: everything sent on this connection is acknowledged.
+                2 => {
+                    world.store.sync();
+                    acknowledge(&mut unacknowledged, &mut publisher, &mut acknowledged);
+                }
+                // The publisher sends again what was not acknowledged.
+                3 => for (id, (text, sent)) in &mut unacknowledged {
+                    *sent = true;
+                    publish_as(&mut publisher, "t", text, qos, (qos == Qos::ExactlyOnce).then_some(*id));
+                },
+                4 => {
+                    let mut got = take(&mut reader, Pick::Inflight);
+                    got.extend(take(&mut reader, Pick::Unsent));
+                    let synced = qos == Qos::ExactlyOnce && !got.is_empty();
+                    for g in got {
+                        if qos == Qos::ExactlyOnce {
+                            if g.stage == Stage::Offered { received.push(g.text.clone()); }
+                            settle(&mut reader, &g, Settle::Received);
+                            // PUBREL goes out once PUBREC is durable.
+                            world.store.sync();
+                            if flag { settle(&mut reader, &g, Settle::Completed); }
+                        } else {
+                            received.push(g.text.clone());
+                            settle(&mut reader, &g, Settle::Acknowledged);
+                        }
+                    }
+                    if synced {
+                        // That sync acknowledged the publisher's messages too.
+                        acknowledge(&mut unacknowledged, &mut publisher, &mut acknowledged);
+                    }
+                }
+                _ => {
+                    std::mem::forget((reader, publisher));
+                    world = world.crash();
+                    unacknowledged.values_mut().for_each(|(_, sent)| *sent = false);
+                    (reader, publisher) = (world.resident("r"), world.resident("p"));
+                }
+            }
+        }
+        let distinct: BTreeSet<&String> = received.iter().collect();
+        for text in &acknowledged {
+            prop_assert!(distinct.contains(text), "{} was acknowledged and is lost", text);
+        }
+        if qos == Qos::ExactlyOnce {
+            prop_assert_eq!(distinct.len(), received.len(), "received twice: {:?}", received);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that finds what it did not expect is to fail")]
+//! The core as its front-ends see it: through the seam, with a clock that is moved and a store that is rehearsed.
+
+mod harness;
+mod ledger;
+mod queues;
+mod retained;
+mod sessions;
+mod storing;
+mod wills;

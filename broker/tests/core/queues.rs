@@ -1,0 +1,143 @@
+use crate::harness::*;
+use waystation_broker::*;
+
+fn bounded(max: u32, overflow: Overflow) -> (World, Link) {
+    let world = World::with(|limits| (limits.max_queued_messages, limits.overflow) = (max, overflow));
+    let mut link = world.resident("c");
+    subscribe(&mut link, "t", Qos::AtLeastOnce);
+    (world, link)
+}
+
+#[test]
+fn drop_oldest_loses_the_oldest_that_waits_and_says_so() {
+    let (world, mut link) = bounded(3, Overflow::DropOldest);
+    world.publish("t", "sent", Qos::AtLeastOnce);
+    take(&mut link, Pick::Unsent);
+    for text in ["1", "2", "3", "4"] {
+        world.publish("t", text, Qos::AtLeastOnce);
+    }
+    let got = take(&mut link, Pick::Unsent);
+    assert_eq!(texts(&got), ["3", "4"]);
+    assert_eq!((got[0].missed, got[1].missed), (2, 0));
+    assert_eq!(world.broker.metrics().dropped(DropCause::QueueFull), 2);
+}
+
+#[test]
+fn drop_oldest_loses_the_newcomer_when_everything_is_under_way() {
+    let (world, mut link) = bounded(1, Overflow::DropOldest);
+    world.publish("t", "1", Qos::AtLeastOnce);
+    let first = take(&mut link, Pick::Unsent);
+    world.publish("t", "2", Qos::AtLeastOnce);
+    assert!(settle(&mut link, &first[0], Settle::Acknowledged));
+    world.publish("t", "3", Qos::AtLeastOnce);
+    let got = take(&mut link, Pick::Unsent);
+    assert_eq!((texts(&got), got[0].missed), (vec!["3"], 1));
+}
+
+#[test]
+fn drop_newest_loses_the_newcomer() {
+    let (world, mut link) = bounded(2, Overflow::DropNewest);
+    for text in ["1", "2", "3"] {
+        world.publish("t", text, Qos::AtLeastOnce);
+    }
+    assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["1", "2"]);
+}
+
+#[test]
+fn reject_tells_the_publisher_and_reaches_nobody() {
+    let (world, mut link) = bounded(1, Overflow::Reject);
+    let mut other = world.client("other");
+    subscribe(&mut other, "t", Qos::AtLeastOnce);
+    let mut publisher = world.client("p");
+    assert!(matches!(publish(&mut publisher, "t", "1", Qos::AtLeastOnce), Outcome::Accepted { matched: 2, .. }));
+    let taken = take(&mut other, Pick::Unsent);
+    assert!(settle(&mut other, &taken[0], Settle::Acknowledged));
+    assert_eq!(publish(&mut publisher, "t", "2", Qos::AtLeastOnce), Outcome::QuotaExceeded);
+    assert!(take(&mut other, Pick::Unsent).is_empty());
+    assert_eq!(event(&mut publisher), None);
+    let got = take(&mut link, Pick::Unsent);
+    assert!(settle(&mut link, &got[0], Settle::Acknowledged));
+    assert_eq!(event(&mut publisher), Some(Event::Room));
+    assert!(matches!(publish(&mut publisher, "t", "2", Qos::AtLeastOnce), Outcome::Accepted { .. }));
+    assert_eq!(texts(&take(&mut other, Pick::Unsent)), ["2"]);
+    assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["2"]);
+}
+
+#[test]
+fn the_memory_of_all_queues_together_is_bounded() {
+    let world = World::with(|limits| limits.max_total_queued_bytes = 10);
+    let (mut a, mut b) = (world.client("a"), world.client("b"));
+    subscribe(&mut a, "t", Qos::AtMostOnce);
+    subscribe(&mut b, "t", Qos::AtMostOnce);
+    world.publish("t", "1234", Qos::AtMostOnce);
+    world.publish("t", "5678", Qos::AtMostOnce);
+    // Each lost its oldest to make room.
+    assert_eq!(texts(&take(&mut a, Pick::Unsent)), ["5678"]);
+    assert_eq!(texts(&take(&mut b, Pick::Unsent)), ["5678"]);
+}
+
+#[test]
+fn a_reader_by_cursor_reads_again_until_it_acknowledges() {
+    let world = World::new();
+    let hello = Hello { while_away: WhileAway::KeepQos0, expiry: 60, start: Start::Resume, ..world.hello("r") };
+    let mut link = world.attach(hello.clone()).link;
+    subscribe(&mut link, "t", Qos::AtLeastOnce);
+    link.detach(Detach::Clean);
+    world.publish("t", "1", Qos::AtMostOnce);
+    world.publish("t", "2", Qos::AtLeastOnce);
+    world.publish("t", "3", Qos::AtMostOnce);
+    world.store.sync();
+    let mut link = world.attach(hello).link;
+    let start = link.settled();
+    let page = take_up_to(&mut link, Pick::Oldest(start), 2);
+    assert_eq!(texts(&page), ["1", "2"]);
+    let again = take(&mut link, Pick::Oldest(start));
+    assert_eq!(texts(&again), ["1", "2", "3"]);
+    assert_eq!(again.iter().map(|g| g.redelivered).collect::<Vec<_>>(), [true, true, false]);
+    assert!(link.settle_through(Cursor(again[2].cursor.0 + 1)).is_err(), "never handed out");
+    assert!(link.settle_through(page[1].cursor).is_ok());
+    let settled = link.settled();
+    let rest = take(&mut link, Pick::Oldest(settled));
+    assert_eq!(texts(&rest), ["3"]);
+    assert!(link.settle_through(page[0].cursor).is_ok(), "older than what was settled is fine");
+    assert_eq!(link.settled(), page[1].cursor);
+}
+
+#[test]
+fn one_session_walks_from_road_to_road() {
+    let world = World::new();
+    let mut mqtt = world.resident("c");
+    subscribe(&mut mqtt, "t", Qos::ExactlyOnce);
+    for text in ["1", "2", "3"] {
+        world.publish("t", text, Qos::ExactlyOnce);
+    }
+    world.store.sync();
+    let sent = take_up_to(&mut mqtt, Pick::Unsent, 2);
+    settle(&mut mqtt, &sent[0], Settle::Received);
+    drop(mqtt);
+    let mut rest = world.resident("c");
+    let page = take(&mut rest, Pick::Oldest(Cursor(0)));
+    assert_eq!(texts(&page), ["2", "3"], "what awaits PUBREL was received already");
+    rest.settle_through(page[0].cursor).unwrap();
+    drop(rest);
+    let mut mqtt = world.resident("c");
+    let again = take(&mut mqtt, Pick::Inflight);
+    assert_eq!((again.len(), again[0].stage, again[0].tag), (1, Stage::Received, sent[0].tag));
+    settle(&mut mqtt, &again[0], Settle::Completed);
+    assert_eq!(texts(&take(&mut mqtt, Pick::Unsent)), ["3"]);
+}
+
+#[test]
+fn what_expires_in_the_queue_is_dropped_and_counted() {
+    let world = World::new();
+    let mut link = world.resident("c");
+    subscribe(&mut link, "t", Qos::AtLeastOnce);
+    let mut publisher = world.client("p");
+    let topic = Topic::parse("t").unwrap();
+    publisher.publisher().stage(Publish { expiry: Some(5), ..Publish::new(topic, b"1", Qos::AtLeastOnce) }, 0).unwrap();
+    publisher.publisher().flush(&mut Vec::new());
+    world.publish("t", "2", Qos::AtLeastOnce);
+    world.advance(5);
+    assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["2"]);
+    assert_eq!(world.broker.metrics().dropped(DropCause::Expired), 1);
+}

@@ -1,0 +1,98 @@
+use crate::harness::*;
+use waystation_broker::*;
+
+#[test]
+fn retained_messages_come_with_the_flag_and_live_ones_without() {
+    let world = World::new();
+    world.retain("a", "old");
+    let mut link = world.client("c");
+    subscribe(&mut link, "#", Qos::AtLeastOnce);
+    world.retain("b", "live");
+    let got = take(&mut link, Pick::Unsent);
+    let seen: Vec<_> = got.iter().map(|g| (g.text.as_str(), g.retain)).collect();
+    // "b" is both: state at the time of the replay, and news.
+    assert_eq!(seen, [("old", true), ("live", true), ("live", false)]);
+}
+
+#[test]
+fn twenty_thousand_retained_messages_do_not_overflow_a_queue() {
+    let world = World::with(|limits| (limits.max_queued_messages, limits.max_inflight) = (100, 10));
+    for n in 0..20_000 {
+        world.retain(&format!("t/{n}"), "x");
+    }
+    let mut link = world.client("c");
+    subscribe(&mut link, "t/#", Qos::AtLeastOnce);
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let got = take(&mut link, Pick::Unsent);
+        if got.is_empty() {
+            break;
+        }
+        assert!(got.len() <= 10, "the window is obeyed");
+        for g in &got {
+            assert!(seen.insert(g.cursor) && settle(&mut link, g, Settle::Acknowledged));
+        }
+    }
+    assert_eq!((seen.len(), world.broker.metrics().dropped_total()), (20_000, 0));
+}
+
+#[test]
+fn retain_handling_decides_what_a_subscription_brings() {
+    let world = World::new();
+    world.retain("a", "x");
+    let mut link = world.client("c");
+    let mut bring = |handling| {
+        let filter = Filter::parse("a").unwrap();
+        let wanted = Subscription { retain_handling: handling, ..Subscription::new(filter, Qos::AtMostOnce) };
+        link.subscribe(&[wanted], &mut Vec::new());
+        take(&mut link, Pick::Unsent).len()
+    };
+    assert_eq!(bring(RetainHandling::DoNotSend), 0);
+    assert_eq!(bring(RetainHandling::SendIfNew), 0);
+    assert_eq!(bring(RetainHandling::Send), 1);
+}
+
+#[test]
+fn conditions_are_checked_and_the_state_is_set_in_one_step() {
+    let world = World::new();
+    let mut publisher = world.broker.publisher(&"test".into(), Principal::anonymous(), None);
+    let mut put = |payload: &str, condition| {
+        let topic = Topic::parse("t").unwrap();
+        let message = Publish { retain: true, condition, ..Publish::new(topic, payload.as_bytes(), Qos::AtLeastOnce) };
+        publisher.stage(message, 0).unwrap();
+        let mut receipts = Vec::new();
+        publisher.flush(&mut receipts);
+        receipts[0].outcome
+    };
+    assert_eq!(put("1", Some(Condition::Present)), Outcome::ConditionFailed { current: None });
+    let Outcome::Accepted { id: first, .. } = put("1", Some(Condition::Absent)) else { panic!("refused") };
+    assert_eq!(put("2", Some(Condition::Absent)), Outcome::ConditionFailed { current: Some(first) });
+    assert!(matches!(put("2", Some(Condition::Is(vec![first]))), Outcome::Accepted { .. }));
+    assert!(matches!(put("3", Some(Condition::Is(vec![first]))), Outcome::ConditionFailed { .. }));
+    let state = world.broker.retained(&Principal::anonymous(), &Topic::parse("t").unwrap()).unwrap().unwrap();
+    assert_eq!(state.payload(), b"2");
+}
+
+#[test]
+fn the_retained_limits_refuse_one_more_topic_but_not_a_new_state() {
+    let world = World::with(|limits| limits.max_retained_messages = 1);
+    assert!(matches!(world.retain("a", "1"), Outcome::Accepted { .. }));
+    assert_eq!(world.retain("b", "1"), Outcome::QuotaExceeded);
+    assert!(matches!(world.retain("a", "2"), Outcome::Accepted { .. }));
+    assert!(matches!(world.retain("a", ""), Outcome::Accepted { .. }));
+    assert!(matches!(world.retain("b", "1"), Outcome::Accepted { .. }));
+}
+
+#[test]
+fn an_expired_state_is_no_state() {
+    let world = World::new();
+    let mut publisher = world.broker.publisher(&"test".into(), Principal::anonymous(), None);
+    let topic = Topic::parse("t").unwrap();
+    let message = Publish { retain: true, expiry: Some(5), ..Publish::new(topic.clone(), b"1", Qos::AtMostOnce) };
+    publisher.stage(message, 0).unwrap();
+    publisher.flush(&mut Vec::new());
+    world.advance(4);
+    assert!(world.broker.retained(&Principal::anonymous(), &topic).unwrap().is_some());
+    world.advance(1);
+    assert!(world.broker.retained(&Principal::anonymous(), &topic).unwrap().is_none());
+}
