@@ -138,10 +138,19 @@ impl Client {
 
     /// Waits for a packet of this kind; others are passed over.
     pub(super) fn answer<T>(&mut self, kind: u8, take: impl Fn(&Frame<'_>) -> Result<T, wire::Malformed>) -> Result<T> {
+        self.answer_of(&[kind], take)
+    }
+
+    /// Waits for a packet of one of these kinds; others are passed over.
+    pub(super) fn answer_of<T>(
+        &mut self,
+        kinds: &[u8],
+        take: impl Fn(&Frame<'_>) -> Result<T, wire::Malformed>,
+    ) -> Result<T> {
         let mut chunk = [0; 4_096];
         loop {
             while let Some((frame, used)) = Frame::parse(&self.carry)? {
-                let taken = if frame.kind() == kind {
+                let taken = if kinds.contains(&frame.kind()) {
                     Some(take(&frame)?)
                 } else if frame.kind() == wire::DISCONNECT {
                     bail!("the broker says DISCONNECT 0x{:02X}", frame.body.first().unwrap_or(&0));
