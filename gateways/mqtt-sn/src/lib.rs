@@ -1,6 +1,16 @@
 //! MQTT-SN 1.2 over UDP: boards too small for TCP as clients of the same broker as everybody else.
+//!
+//! [`MqttSn`] is the front-end; [`client`] holds the protocol as a machine without a socket, [`driver`] the socket.
 
+pub mod client;
 pub mod codec;
 pub mod config;
+pub mod driver;
+pub mod gateway;
+pub mod outbox;
+pub mod peers;
+pub mod topics;
+pub mod transport;
 
 pub use config::Config;
+pub use gateway::MqttSn;

@@ -1,0 +1,111 @@
+//! What the board publishes (§6.6), QoS -1 apart.
+
+use super::{
+    Client, code_of,
+    held::{Answer, MAX_HELD},
+};
+use crate::{
+    codec::{Packet, Publish, PublishQos, ReturnCode},
+    outbox::Outbox,
+};
+use std::num::NonZeroU16;
+use waystation_broker::{Outcome, Publish as Message, Qos};
+
+/// Most messages staged before they are routed.
+const MAX_STAGED: usize = 256;
+
+/// A message that the next flush answers.
+#[derive(Debug)]
+pub(super) struct Staged {
+    qos: Qos,
+    topic_id: u16,
+    msg_id: u16,
+}
+
+impl Staged {
+    /// `None` for QoS 0.
+    fn answer(&self) -> Option<Answer> {
+        match self.qos {
+            Qos::AtMostOnce => None,
+            Qos::AtLeastOnce => Some(Answer::PubAck { topic_id: self.topic_id, msg_id: self.msg_id }),
+            Qos::ExactlyOnce => Some(Answer::PubRec { msg_id: self.msg_id }),
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn publish(&mut self, publish: &Publish<'_>, out: &mut Outbox) {
+        let (topic_id, msg_id) = (publish.topic.raw(), publish.msg_id);
+        let silent = publish.qos == PublishQos::MinusOne;
+        if let Err(code) = self.stage(publish, out)
+            && !silent
+        {
+            self.send(out, &Packet::PubAck { topic_id, msg_id, code });
+        }
+    }
+
+    fn stage(&mut self, publish: &Publish<'_>, out: &mut Outbox) -> Result<(), ReturnCode> {
+        let qos = match publish.qos {
+            PublishQos::Mqtt(qos) => qos,
+            PublishQos::MinusOne => Qos::AtMostOnce,
+        };
+        let staged = Staged { qos, topic_id: publish.topic.raw(), msg_id: publish.msg_id };
+        if let Some(answer) = staged.answer()
+            && (self.is_held(answer) || self.staged.iter().any(|other| other.answer() == Some(answer)))
+        {
+            return Ok(()); // A repetition; the answer is on its way.
+        }
+        let topic = self.topics.resolve(publish.topic, &self.settings.predefined).ok_or(ReturnCode::InvalidTopicId)?;
+        if self.staged.len() >= MAX_STAGED {
+            self.flush(out);
+        }
+        let Some(link) = &mut self.link else { return Ok(()) };
+        if self.held.len() + self.staged.len() >= MAX_HELD && qos != Qos::AtMostOnce || !link.publisher().has_room() {
+            return Err(ReturnCode::Congestion);
+        }
+        let mut message = Message::new(topic, publish.payload, qos);
+        message.retain = publish.retain;
+        if qos == Qos::ExactlyOnce {
+            message.exactly_once = Some(NonZeroU16::new(publish.msg_id).ok_or(ReturnCode::NotSupported)?);
+        }
+        let token = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
+        link.publisher().stage(message, token).map_err(code_of)?;
+        self.staged.push(staged);
+        Ok(())
+    }
+
+    /// Routes what is staged, and holds or refuses.
+    pub(super) fn flush(&mut self, out: &mut Outbox) {
+        if self.staged.is_empty() {
+            return;
+        }
+        let Some(link) = &mut self.link else { return self.staged.clear() };
+        let mut receipts = Vec::with_capacity(self.staged.len());
+        let lsn = link.publisher().flush(&mut receipts);
+        let staged = std::mem::take(&mut self.staged);
+        for receipt in receipts {
+            let Some(staged) = usize::try_from(receipt.token).ok().and_then(|at| staged.get(at)) else { continue };
+            match (receipt.outcome, staged.answer()) {
+                (Outcome::Accepted { .. } | Outcome::Duplicate, Some(answer)) => self.hold(lsn, answer),
+                (Outcome::QuotaExceeded | Outcome::StoreUnavailable, Some(_)) => {
+                    let (topic_id, msg_id) = (staged.topic_id, staged.msg_id);
+                    self.send(out, &Packet::PubAck { topic_id, msg_id, code: ReturnCode::Congestion });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// PUBREL: the board may use the message id again.
+    pub(super) fn release(&mut self, msg_id: u16, out: &mut Outbox) {
+        let answer = Answer::PubComp { msg_id };
+        if self.is_held(answer) || self.held.len() >= MAX_HELD {
+            return; // It comes again.
+        }
+        let (Some(link), Some(packet_id)) = (&mut self.link, NonZeroU16::new(msg_id)) else {
+            return self.send(out, &Packet::PubComp { msg_id });
+        };
+        let (lsn, _) = link.release(packet_id);
+        self.hold(lsn, answer);
+    }
+}

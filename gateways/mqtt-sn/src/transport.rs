@@ -1,0 +1,3 @@
+//! What carries datagrams.
+
+pub mod udp;
