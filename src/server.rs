@@ -6,17 +6,21 @@ use crate::{
     gateways::Gateways,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::Instant,
+};
 use waystation_broker::{Broker, Clock, Limits, Parts, SystemClock, store::Memory};
 use waystation_kit::{BindError, EnableError, GatewayStatus, Host, Loops, Registry};
 
-/// A running server: a broker, and the gateways to it. Dropping it stops it without farewells; [`Server::stop`] is
-/// the kinder way.
+/// A running server: a broker, and the gateways to it. Stop it with [`Server::stop`]; when it is dropped,
+/// clients are told, but nobody waits for their farewells.
 pub struct Server {
     broker: Broker,
     policy: Arc<Policy>,
     gateways: Arc<Gateways>,
     limits: Limits,
+    loops: Loops,
     timer: JoinHandle<()>,
 }
 
@@ -64,9 +68,18 @@ impl Server {
             store: Arc::new(Memory::new(clock.now())),
             clock,
         });
-        let gateways = Gateways::start(registry, broker.clone(), Loops::start()?, gateways).await?;
+        // Starting and ending the loops waits for threads, which a task must not.
+        let loops = spawn_blocking(Loops::start).await.map_err(std::io::Error::other)??;
+        let started = Gateways::start(registry, broker.clone(), loops.clone(), gateways).await;
+        let gateways = match started {
+            Ok(gateways) => gateways,
+            Err(error) => {
+                end(loops).await;
+                return Err(error.into());
+            }
+        };
         let timer = tokio::spawn(keep_time(broker.clone(), Arc::clone(&gateways)));
-        Ok(Self { broker, policy, gateways, limits, timer })
+        Ok(Self { broker, policy, gateways, limits, loops, timer })
     }
 
     /// The core, for those who publish and subscribe in this very process.
@@ -123,6 +136,7 @@ impl Server {
     pub async fn stop(self) {
         self.broker.stop();
         self.gateways.stop(Instant::now() + FAREWELL).await;
+        end(self.loops.clone()).await;
     }
 }
 
@@ -130,6 +144,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.timer.abort();
         self.broker.stop();
+    }
+}
+
+/// Ends the loops; one that is stuck is left behind.
+async fn end(loops: Loops) {
+    let ended = spawn_blocking(move || loops.shutdown());
+    if tokio::time::timeout(Duration::from_secs(1), ended).await.is_err() {
+        tracing::warn!("a loop is stuck and is left behind");
     }
 }
 
