@@ -1,1 +1,28 @@
+//! The REST front-end: topics as resources, sessions read with a cursor, streams.
+//!
+//! It keeps no message state of its own. A publication is a [`waystation_broker::Publisher`] for the length of a
+//! request; a read of a session takes the session over for the length of a call; held reads and streams without a
+//! session are links on unnamed sessions. An answer leaves once what it promises is durable.
+//!
+//! Where to look: `routes` has one file per resource, `front` what every request passes, `problem` every error,
+//! `wire` and `cursor` what clients see, `server` sockets and draining.
 
+mod body;
+mod conditional;
+mod config;
+mod cursor;
+mod front;
+mod identity;
+mod problem;
+mod publish;
+mod push;
+mod query;
+mod readers;
+mod routes;
+mod server;
+mod state;
+mod wait;
+mod wire;
+
+pub use config::Config;
+pub use server::Rest;

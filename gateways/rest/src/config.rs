@@ -1,0 +1,91 @@
+//! The `[gateways.rest]` table.
+
+use serde::{Deserialize, Serialize};
+use waystation_kit::{InvalidConfig, Listen};
+
+/// Settings of the REST front-end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: Listen,
+    /// Names it is reached by, beside IP addresses and `localhost`. A loopback listener answers no other (a page
+    /// that has its own name resolve to 127.0.0.1 must not get in).
+    pub hosts: Vec<String>,
+    /// Origins of web pages that may use it, as `https://app.example.com`; `*` is any.
+    pub cors_origins: Vec<String>,
+    /// Seconds; a longer wish to wait is lowered. Many proxies cut at 60.
+    pub max_wait_s: u64,
+    /// Bytes of a JSON body of `POST /v1/messages`; NDJSON has no such bound.
+    pub max_bulk_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Listen(vec![([127, 0, 0, 1], 8080).into()]),
+            hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            max_wait_s: 55,
+            max_bulk_bytes: 67_108_864,
+        }
+    }
+}
+
+impl Config {
+    /// What the types cannot say.
+    pub(crate) fn check(&self) -> Result<(), InvalidConfig> {
+        let wrong = |key: &str, why: String| Err(InvalidConfig { key: key.into(), why });
+        if self.max_wait_s == 0 {
+            return wrong("max_wait_s", "is 0; a number of seconds from 1 is right".into());
+        }
+        if self.max_bulk_bytes == 0 {
+            return wrong("max_bulk_bytes", "is 0; a number of bytes from 1 is right".into());
+        }
+        for origin in &self.cors_origins {
+            let bare = origin.split_once("://").is_some_and(|(_, rest)| !rest.is_empty() && !rest.contains('/'));
+            if origin != "*" && !bare {
+                return wrong(
+                    "cors_origins",
+                    format!(
+                        "\"{origin}\" is no origin; one like \"https://app.example.com\", without a path, is right"
+                    ),
+                );
+            }
+        }
+        for host in &self.hosts {
+            if host.is_empty() || host.contains(['/', ':', ' ']) {
+                return wrong(
+                    "hosts",
+                    format!("\"{host}\" is no name; one like \"broker.local\", without a port, is right"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_and_an_empty_table_is_the_default() {
+        assert!(toml::from_str::<Config>("lisen = \"127.0.0.1:1\"").is_err());
+        let config: Config = toml::from_str("").unwrap();
+        assert_eq!(config.listen, Config::default().listen);
+        assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        for (table, key) in [
+            ("max_wait_s = 0", "max_wait_s"),
+            ("cors_origins = [\"example.com\"]", "cors_origins"),
+            ("cors_origins = [\"https://example.com/app\"]", "cors_origins"),
+            ("hosts = [\"broker:8080\"]", "hosts"),
+        ] {
+            assert_eq!(toml::from_str::<Config>(table).unwrap().check().unwrap_err().key, key);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Bulk and full control: one message object, an array, or a stream of lines.
+
+use crate::{
+    body,
+    identity::Who,
+    problem::Problem,
+    publish::Burst,
+    query::Query,
+    state::App,
+    wire::{Entry, Order, Published},
+};
+use axum::{
+    Json,
+    body::{Body, BodyDataStream},
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+use waystation_broker::{Publish, Topic};
+
+/// Entries of an array. Each costs memory for its result however small it is; NDJSON has no such bound.
+const MOST_ENTRIES: usize = 100_000;
+
+/// Messages that are routed and made safe together.
+const BURST: usize = 256;
+
+/// JSON over this size is read away from the threads that serve other clients.
+const LARGE: usize = 64 * 1024;
+
+/// `POST /v1/messages`
+pub(crate) async fn publish(
+    State(app): State<App>,
+    who: Who,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    query.finish()?;
+    let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    match kind.as_deref() {
+        Some("application/x-ndjson") => Ok(lines(&app, &who, body)),
+        None | Some("application/json") => {
+            let json = body::whole(body, app.config().max_bulk_bytes).await?;
+            if json.trim_ascii_start().starts_with(b"[") {
+                array(&app, &who, json).await
+            } else {
+                object(&app, &who, json).await.map(|published| Json(published).into_response())
+            }
+        }
+        Some(other) => Err(Problem::UnsupportedMediaType(format!(
+            "`{other}` is not taken; application/json or application/x-ndjson is"
+        ))),
+    }
+}
+
+async fn object(app: &App, who: &Who, json: Bytes) -> Result<Published, Problem> {
+    let order = aside(json.len(), move || Order::from_json(text(&json)?)).await??;
+    let mut burst = Burst::new(app, who);
+    if !burst.has_room() {
+        return Err(Problem::Busy("too much is on its way to the disk".into()));
+    }
+    burst.stage(publication(&order));
+    burst.finish().await.pop().unwrap_or(Err(Problem::Internal))
+}
+
+async fn array(app: &App, who: &Who, json: Bytes) -> Result<Response, Problem> {
+    let orders = aside(json.len(), move || orders(text(&json)?)).await??;
+    let mut burst = Burst::new(app, who);
+    let mut entries: Vec<Entry> = Vec::with_capacity(orders.len());
+    let mut failed = false;
+    for some in orders.chunks(BURST) {
+        for order in some {
+            burst.stage(order.as_ref().map_err(Clone::clone).and_then(publication));
+            // Waiting until it is safe is what makes room.
+            if !burst.has_room() {
+                finish(&mut burst, &mut entries, &mut failed).await;
+            }
+        }
+        finish(&mut burst, &mut entries, &mut failed).await;
+    }
+    let status = if failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
+    Ok((status, Json(entries)).into_response())
+}
+
+async fn finish(burst: &mut Burst, entries: &mut Vec<Entry>, failed: &mut bool) {
+    let results = burst.finish().await;
+    *failed |= results.iter().any(Result::is_err);
+    entries.extend(results.into_iter().map(Entry::from));
+}
+
+fn publication(order: &Order) -> Result<Publish<'_>, Problem> {
+    let topic = Topic::parse(&order.topic)?;
+    Ok(Publish {
+        retain: order.retain,
+        expiry: order.expiry,
+        properties: order.properties.clone(),
+        ..Publish::new(topic, &order.payload, order.qos)
+    })
+}
+
+fn text(json: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(json).map_err(|_| Problem::BadBody("the body is not UTF-8".into()))
+}
+
+/// Runs what may take long elsewhere.
+async fn aside<T: Send + 'static>(bytes: usize, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    if bytes <= LARGE {
+        return Ok(read());
+    }
+    tokio::task::spawn_blocking(read).await.map_err(|_| Problem::Internal)
+}
+
+/// Reads an array entry by entry, so that a bad one fails alone.
+fn orders(json: &str) -> Result<Vec<Result<Order, Problem>>, Problem> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
+        type Value = Vec<Result<Order, Problem>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of message objects")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut orders = Vec::new();
+            while let Some(entry) = seq.next_element::<&RawValue>()? {
+                if orders.len() == MOST_ENTRIES {
+                    let why = format!("more than {MOST_ENTRIES} entries; send them as application/x-ndjson");
+                    return Err(serde::de::Error::custom(why));
+                }
+                orders.push(Order::from_json(entry.get()));
+            }
+            Ok(orders)
+        }
+    }
+    let bad = |error: serde_json::Error| Problem::BadBody(format!("no array of message objects: {error}"));
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let orders = deserializer.deserialize_seq(Entries).map_err(bad)?;
+    deserializer.end().map_err(bad)?;
+    Ok(orders)
+}
+
+/// Lines in, lines out. The next lines are read once the results of the last ones went out: a client that does not
+/// read is not read from.
+fn lines(app: &App, who: &Who, body: Body) -> Response {
+    let limits = app.broker.limits();
+    // A payload may double its size in JSON; what is beyond is not worth keeping.
+    let longest = usize::try_from(limits.max_packet_size).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(LARGE);
+    let start = Lines {
+        burst: Burst::new(app, who),
+        body: body.into_data_stream(),
+        buffer: BytesMut::new(),
+        longest,
+        overlong: false,
+        ended: false,
+    };
+    let answer = stream::unfold(start, |mut lines| async move {
+        let bytes = lines.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(bytes), lines))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answer)).into_response()
+}
+
+struct Lines {
+    burst: Burst,
+    body: BodyDataStream,
+    /// A line that is not complete; at most `longest`.
+    buffer: BytesMut,
+    longest: usize,
+    /// The current line was too long; the rest of it is skipped.
+    overlong: bool,
+    ended: bool,
+}
+
+impl Lines {
+    /// The results of the next burst of lines; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            self.stage();
+            if self.burst.len() > 0 {
+                let mut out = Vec::new();
+                for result in self.burst.finish().await {
+                    // Writing to memory what was built here cannot fail.
+                    drop(serde_json::to_writer(&mut out, &Entry::from(result)));
+                    out.push(b'\n');
+                }
+                return Some(out.into());
+            }
+            if self.ended {
+                return None;
+            }
+            match self.body.next().await {
+                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+                // The last line may lack its newline. A body that broke off has no last line.
+                None => {
+                    self.ended = true;
+                    self.buffer.extend_from_slice(b"\n");
+                }
+                Some(Err(_)) => return None,
+            }
+        }
+    }
+
+    /// Stages complete lines, up to a burst.
+    fn stage(&mut self) {
+        // One at least: waiting until it is safe is what makes room again.
+        while self.burst.len() == 0 || (self.burst.len() < BURST && self.burst.has_room()) {
+            let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
+                if self.buffer.len() > self.longest {
+                    self.overlong = true;
+                    self.buffer.clear();
+                }
+                return;
+            };
+            let line = self.buffer.split_to(end + 1);
+            let line = line.trim_ascii();
+            if std::mem::take(&mut self.overlong) || line.len() > self.longest {
+                self.burst.stage(Err(Problem::TooLarge(format!("the line is longer than {} bytes", self.longest))));
+            } else if !line.is_empty() {
+                let order = text(line).and_then(Order::from_json);
+                self.burst.stage(order.as_ref().map_err(Clone::clone).and_then(publication));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_entry_fails_alone_and_a_bad_array_as_a_whole() {
+        let some = orders(r#"[{"topic":"a","payload":"x"}, 7, {"topic":"b","payload":1}]"#).unwrap();
+        assert_eq!(some.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        for bad in ["[", "[1,]", "[] x", "[{]"] {
+            assert!(matches!(orders(bad), Err(Problem::BadBody(_))), "{bad}");
+        }
+        assert!(orders("[]").unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_array_of_very_many_entries_is_refused() {
+        let many = format!("[{}1]", "1,".repeat(MOST_ENTRIES));
+        assert!(matches!(orders(&many), Err(Problem::BadBody(why)) if why.contains("x-ndjson")));
+    }
+}

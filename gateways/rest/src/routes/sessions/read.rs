@@ -1,0 +1,237 @@
+//! Reading a session: long-poll with a cursor, the same as a stream, and acknowledging.
+
+use super::{hello, visible};
+use crate::{
+    body, cursor,
+    identity::Who,
+    problem::Problem,
+    push::{Form, Pump, Settling},
+    query::{Query, SessionPath},
+    readers::Held,
+    routes::topics::{LIST, LIST_MOST},
+    state::App,
+    wait::{Wait, Woken},
+    wire::{self, Kept, Reader},
+};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
+    response::{IntoResponse, Response},
+};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use waystation_broker::{
+    Budget, ClientId, Cursor, Hello, Link, Lsn, Pick, Reason, SessionInfo, SessionOptions, Start, Taken, Takeover,
+};
+
+/// Bytes of payload and topic in one page; the first message always fits.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// Attempts to acknowledge while others take the session over in between.
+const ATTEMPTS: usize = 8;
+
+const CURSOR: HeaderName = HeaderName::from_static("waystation-cursor");
+
+#[derive(Serialize)]
+struct Page {
+    messages: Vec<Box<RawValue>>,
+    cursor: String,
+    /// Lost to a full queue since the acknowledged position.
+    missed: u64,
+}
+
+/// `GET /v1/sessions/{id}/messages`
+pub(crate) async fn messages(
+    State(app): State<App>,
+    who: Who,
+    SessionPath(id): SessionPath,
+    method: Method,
+    mut query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let form = Form::asked(&headers);
+    let after = match query.text("after")? {
+        // What an event stream saw last says more than the address it was opened with.
+        after if form == Some(Form::Events) => last_event_id(&headers)?.or(after),
+        after => after,
+    };
+    let after = after.map(|text| cursor::decode(&id, &text)).transpose()?;
+    let max = match query.parsed::<usize>("max", "a number from 1")? {
+        Some(0) => return Err(Problem::BadQuery("`max=0`: a number from 1 is right".into())),
+        max => max.unwrap_or(LIST).min(LIST_MOST),
+    };
+    let takeover = query.flag("takeover")?.unwrap_or(false);
+    let wait = Wait::read(&app, &method, &headers, &mut query)?;
+    query.finish()?;
+    if method == Method::HEAD {
+        return head(&app, &who, &id);
+    }
+    let mut link = open(&app, &who, &id, if takeover { Takeover::Always } else { Takeover::SameGateway }).await?;
+    let position = start(&mut link, after)?;
+    let link = Arc::new(Mutex::new(link));
+    let reader = Reader::new(&who, &app.broker);
+    let noted = app.readers.note(&id, &link);
+    if let Some(form) = form {
+        let settling = Settling::ByClient { session: id, _noted: noted };
+        return Ok(Pump { app, link, form, reader, position, told: 0, settling }.into_response());
+    }
+    let mut answer = page(&app, &id, &link, position, max, wait, &reader).await?;
+    wait.tell(&mut answer);
+    drop(noted);
+    Ok(answer)
+}
+
+/// What there is within the wait.
+async fn page(
+    app: &App,
+    id: &ClientId,
+    link: &Held,
+    position: Cursor,
+    max: usize,
+    wait: Wait,
+    reader: &Reader,
+) -> Result<Response, Problem> {
+    let mut over = !wait.is_wanted();
+    loop {
+        let (kept, missed) = take(link, position, max);
+        if kept.is_empty() && !over {
+            match wait.next(app, link).await {
+                Woken::Something => continue,
+                // One more look: what came with the end of the wait is not left lying.
+                Woken::TimeIsUp => {
+                    over = true;
+                    continue;
+                }
+                Woken::Detached(Reason::SessionEnded) => return Err(Problem::NoSession),
+                Woken::Detached(_) => return Ok(nothing(id, position)),
+            }
+        }
+        if kept.is_empty() && missed == 0 {
+            return Ok(nothing(id, position));
+        }
+        let end = kept.last().and_then(|kept| kept.cursor).unwrap_or(position);
+        let cursor = cursor::encode(id, end);
+        let messages = kept.iter().map(|kept| wire::raw(kept.json(reader, Some(id)))).collect();
+        let header = HeaderValue::from_str(&cursor).map_err(|_| Problem::Internal)?;
+        return Ok(([(CURSOR, header)], Json(Page { messages, cursor, missed })).into_response());
+    }
+}
+
+fn take(link: &Held, position: Cursor, max: usize) -> (Vec<Kept>, u64) {
+    let mut kept = Vec::new();
+    let mut link = link.lock();
+    link.take(Pick::Oldest(position), Budget { messages: max, bytes: PAGE_BYTES }, |delivery| {
+        kept.push(Kept::delivery(delivery));
+        Taken::Sent
+    });
+    (kept, link.missed())
+}
+
+fn nothing(id: &ClientId, position: Cursor) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Ok(cursor) = HeaderValue::from_str(&cursor::encode(id, position)) {
+        response.headers_mut().insert(CURSOR, cursor);
+    }
+    response
+}
+
+/// HEAD looks without touching: it takes nothing over and acknowledges nothing.
+fn head(app: &App, who: &Who, id: &ClientId) -> Result<Response, Problem> {
+    let info = visible(app, who, id)?;
+    let mut response = nothing(id, info.settled);
+    if info.queued > 0 || info.missed > 0 {
+        *response.status_mut() = StatusCode::OK;
+    }
+    Ok(response)
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) else { return Ok(None) };
+    id.to_str().map(|id| Some(id.to_owned())).map_err(|_| Problem::BadCursor)
+}
+
+/// Takes hold of a session there is, as it is.
+async fn open(app: &App, who: &Who, id: &ClientId, takeover: Takeover) -> Result<Link, Problem> {
+    let SessionInfo { expiry, max_queued_messages, overflow, .. } = app.broker.session(id).ok_or(Problem::NoSession)?;
+    let options = SessionOptions { max_queued_messages: Some(max_queued_messages), overflow: Some(overflow) };
+    let hello = Hello { start: Start::Existing, takeover, expiry, options, ..hello(app, who, id) };
+    Ok(app.broker.attach(hello).await?.link)
+}
+
+/// Acknowledges up to `after`, and says where to read from.
+fn start(link: &mut Link, after: Option<Cursor>) -> Result<Cursor, Problem> {
+    if let Some(after) = after {
+        // Nobody waits until it is durable: after a crash the same cursor comes again and finds the same messages.
+        link.settle_through(after).map_err(|_| Problem::BadCursor)?;
+    }
+    Ok(link.settled())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acknowledgement {
+    cursor: String,
+}
+
+/// `POST /v1/sessions/{id}/ack`
+pub(crate) async fn acknowledge(
+    State(app): State<App>,
+    who: Who,
+    SessionPath(id): SessionPath,
+    query: Query,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    query.finish()?;
+    let json = body::whole(body, 4_096).await?;
+    let wish: Acknowledgement =
+        serde_json::from_slice(&json).map_err(|error| Problem::BadBody(format!("no cursor: {error}")))?;
+    let cursor = cursor::decode(&id, &wish.cursor)?;
+    for _ in 0..ATTEMPTS {
+        match settle(&app, &who, &id, cursor).await? {
+            Some(lsn) => {
+                app.broker.durable(lsn).await;
+                return Ok(StatusCode::NO_CONTENT);
+            }
+            None => tokio::task::yield_now().await,
+        }
+    }
+    Err(Problem::Busy("other readers keep taking the session over".into()))
+}
+
+/// Settles on the link of a reader of ours, so that it goes on reading, else on a link of its own. `None`: the link
+/// was taken over meanwhile.
+async fn settle(app: &App, who: &Who, id: &ClientId, cursor: Cursor) -> Result<Option<Lsn>, Problem> {
+    let info = app.broker.session(id).ok_or(Problem::NoSession)?;
+    if !who.owns(info.owner.as_deref()) {
+        return Err(Problem::Forbidden("the session belongs to another user".into()));
+    }
+    let ours = info.held_by.as_ref().is_some_and(|gateway| *gateway == app.gateway);
+    let found = app.readers.find(id).filter(|_| ours);
+    if let Some(link) = found {
+        let mut link = link.lock();
+        // The rights to the session were settled when it was opened; only its own user comes by this way.
+        if link.principal().name() == who.principal.name() {
+            return outcome(&mut link, cursor);
+        }
+    }
+    outcome(&mut open(app, who, id, Takeover::SameGateway).await?, cursor)
+}
+
+fn outcome(link: &mut Link, cursor: Cursor) -> Result<Option<Lsn>, Problem> {
+    match link.settle_through(cursor) {
+        Ok(lsn) => Ok(Some(lsn)),
+        Err(_) if is_dead(link) => Ok(None),
+        Err(_) => Err(Problem::BadCursor),
+    }
+}
+
+/// Whether the link was taken over: its word counts no more, which says nothing about the cursor.
+fn is_dead(link: &mut Link) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let event = link.poll_event(&mut cx, waystation_broker::Interest::NoDeliveries);
+    matches!(event, std::task::Poll::Ready(waystation_broker::Event::Detached(_)))
+}

@@ -1,0 +1,335 @@
+//! Messages and state, by topic.
+
+use crate::{
+    body,
+    conditional::{self, Tags},
+    identity::Who,
+    problem::Problem,
+    publish::Burst,
+    query::{Query, TopicPath},
+    readers::Held,
+    routes::stream::unnamed,
+    state::App,
+    wait::{Wait, Woken},
+    wire::{self, Kept, Published, Reader},
+};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::time::{Duration, UNIX_EPOCH};
+use waystation_broker::{
+    Budget, Cursor, Filter, Message, Pick, Properties, Publish, Qos, Refusal, RetainHandling, Subscription, Taken,
+    Topic,
+};
+
+/// Entries of a list, unless `limit` says otherwise.
+pub(crate) const LIST: usize = 100;
+
+/// The most `limit` may say.
+pub(crate) const LIST_MOST: usize = 1_000;
+
+/// Bytes of payload and topic in one list; the first entry always fits.
+const LIST_BYTES: usize = 8 << 20;
+
+/// What a publication taken to drain a wake-up may cost at a time.
+const SWEEP: Budget = Budget { messages: 256, bytes: 1 << 20 };
+
+/// `POST /v1/topics/{topic}`
+pub(crate) async fn publish(
+    State(app): State<App>,
+    who: Who,
+    TopicPath(topic): TopicPath,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Published>, Problem> {
+    let payload = body::whole(body, usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX)).await?;
+    send(&app, &who, message(topic, query, &headers, &payload)?).await.map(Json)
+}
+
+/// `PUT /v1/topics/{topic}`
+pub(crate) async fn set(
+    State(app): State<App>,
+    who: Who,
+    TopicPath(topic): TopicPath,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let payload = body::whole(body, usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX)).await?;
+    let condition = conditional::precondition(&headers)?;
+    let message = Publish { retain: true, condition, ..message(topic, query, &headers, &payload)? };
+    let published = send(&app, &who, message).await?;
+    let etag = format!("\"{}\"", published.id);
+    let mut response = Json(published).into_response();
+    // An empty body clears the state: there is nothing an ETag could name.
+    if let Some(etag) = HeaderValue::from_str(&etag).ok().filter(|_| !payload.is_empty()) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// `DELETE /v1/topics/{topic}`
+pub(crate) async fn clear(
+    State(app): State<App>,
+    who: Who,
+    TopicPath(topic): TopicPath,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    query.finish()?;
+    let condition = conditional::precondition(&headers)?;
+    let empty = Publish { retain: true, condition, ..Publish::new(topic, b"", Qos::AtLeastOnce) };
+    send(&app, &who, empty).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The message that query, headers and body describe.
+fn message<'a>(topic: Topic, mut query: Query, headers: &HeaderMap, payload: &'a [u8]) -> Result<Publish<'a>, Problem> {
+    let qos = wire::qos(query.parsed("qos", "0, 1 or 2")?.unwrap_or(1)).map_err(Problem::BadQuery)?;
+    let retain = query.flag("retain")?.unwrap_or(false);
+    let expiry = query.parsed("expiry", "a whole number of seconds")?;
+    let correlation = query.text("correlation_data")?;
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| {
+            value.to_str().map_err(|_| Problem::BadRequest("the header Content-Type is not plain text".into()))
+        })
+        .transpose()?;
+    let properties = Properties {
+        payload_is_utf8: false,
+        content_type: content_type.map(Into::into),
+        response_topic: query.text("response_topic")?.map(Into::into),
+        correlation_data: correlation
+            .map(|text| wire::correlation_data(&text))
+            .transpose()
+            .map_err(Problem::BadQuery)?,
+        user: query.under("user.").into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+    };
+    query.finish()?;
+    let properties = wire::checked(properties).map_err(Problem::BadQuery)?;
+    Ok(Publish { retain, expiry, properties, ..Publish::new(topic, payload, qos) })
+}
+
+async fn send(app: &App, who: &Who, message: Publish<'_>) -> Result<Published, Problem> {
+    let mut burst = Burst::new(app, who);
+    if !burst.has_room() {
+        return Err(Problem::Busy("too much is on its way to the disk".into()));
+    }
+    burst.stage(Ok(message));
+    burst.finish().await.pop().unwrap_or(Err(Problem::Internal))
+}
+
+/// `GET /v1/topics/{topic}`
+pub(crate) async fn read(
+    State(app): State<App>,
+    who: Who,
+    TopicPath(topic): TopicPath,
+    method: Method,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    state_of(&app, &who, &topic, &method, query, &headers).await
+}
+
+/// `GET /v1/topics`: a list, or with `?topic=T` that topic's state.
+pub(crate) async fn list(
+    State(app): State<App>,
+    who: Who,
+    method: Method,
+    mut query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Some(topic) = query.text("topic")? else { return listed(&app, &who, query) };
+    state_of(&app, &who, &Topic::parse(&topic)?, &method, query, &headers).await
+}
+
+/// The state, at once or when it changes.
+async fn state_of(
+    app: &App,
+    who: &Who,
+    topic: &Topic,
+    method: &Method,
+    mut query: Query,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let wait = Wait::read(app, method, headers, &mut query)?;
+    query.finish()?;
+    let known = Tags::read(headers, &header::IF_NONE_MATCH)?;
+    let mut answer = match answer(app, who, topic, known.as_ref())? {
+        Answer::NotYet(unchanged) if wait.is_wanted() => held(app, who, topic, known.as_ref(), wait, unchanged).await?,
+        answer => answer.into_response(),
+    };
+    wait.tell(&mut answer);
+    Ok(answer)
+}
+
+/// What a read of the state gives now.
+enum Answer {
+    /// It is news to this reader.
+    News(Message),
+    /// The state the reader knows is gone.
+    Gone,
+    /// Worth waiting: the reader knows the state there is, or there is none and it knew of none.
+    NotYet(Option<Message>),
+}
+
+fn answer(app: &App, who: &Who, topic: &Topic, known: Option<&Tags>) -> Result<Answer, Problem> {
+    let state = app.broker.retained(&who.principal, topic).map_err(unreadable)?;
+    Ok(match state {
+        Some(state) if known.is_some_and(|known| known.hold(state.id())) => Answer::NotYet(Some(state)),
+        Some(state) => Answer::News(state),
+        // Who names a state has seen one: that it is gone is a change, and told at once.
+        None if matches!(known, Some(Tags::These(_))) => Answer::Gone,
+        None => Answer::NotYet(None),
+    })
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::News(state) => full(&state),
+            Self::Gone | Self::NotYet(None) => Problem::NoState.into_response(),
+            Self::NotYet(Some(state)) => {
+                let mut response = StatusCode::NOT_MODIFIED.into_response();
+                validators(&mut response, &state);
+                response
+            }
+        }
+    }
+}
+
+/// Waits on a link of an unnamed session; what it delivers is only the sign to look at the state again.
+async fn held(
+    app: &App,
+    who: &Who,
+    topic: &Topic,
+    known: Option<&Tags>,
+    wait: Wait,
+    unchanged: Option<Message>,
+) -> Result<Response, Problem> {
+    let had_state = unchanged.is_some();
+    let filter = Filter::parse(topic.as_str())?;
+    if filter.group().is_some() {
+        return Ok(Problem::NoState.into_response());
+    }
+    let subscription =
+        Subscription { retain_handling: RetainHandling::DoNotSend, ..Subscription::new(filter, Qos::AtMostOnce) };
+    let link = unnamed(app, who, &[subscription]).await?;
+    loop {
+        // After the subscription stands: nothing falls between the look and the wait.
+        let now = match answer(app, who, topic, known)? {
+            Answer::NotYet(None) if had_state => Answer::Gone,
+            answer => answer,
+        };
+        let Answer::NotYet(state) = &now else { return Ok(now.into_response()) };
+        // A state that runs out makes no sound.
+        let expires = state.as_ref().and_then(Message::expires).map(|at| at.since(app.broker.now()));
+        let woken = wait.next_within(app, &link, expires.map(|left| left.max(Duration::from_millis(1)))).await;
+        match woken {
+            Woken::Something => sweep(&link),
+            Woken::TimeIsUp | Woken::Detached(_) => return Ok(now.into_response()),
+        }
+    }
+}
+
+/// Empties the queue of a link whose deliveries are only a sign.
+fn sweep(link: &Held) {
+    let mut link = link.lock();
+    let mut last = Cursor::default();
+    while link.take(Pick::Oldest(last), SWEEP, |delivery| {
+        last = delivery.cursor;
+        Taken::Sent
+    }) > 0
+    {
+        // What was just handed out can be settled.
+        _ = link.settle_through(last);
+    }
+}
+
+fn unreadable(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::NotAuthorized => Problem::Forbidden("the rights do not allow reading this topic".into()),
+        other => other.into(),
+    }
+}
+
+/// The payload as it is, described by headers.
+fn full(state: &Message) -> Response {
+    let mut response = state.payload().to_vec().into_response();
+    let kind = state
+        .properties()
+        .and_then(|properties| properties.content_type.as_deref())
+        .and_then(|kind| HeaderValue::from_str(kind).ok())
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert("waystation-qos", HeaderValue::from(state.qos() as u16));
+    // Whoever may publish chooses bytes and type: a browser must neither guess nor run them as a page of ours.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    validators(&mut response, state);
+    response
+}
+
+fn validators(response: &mut Response, state: &Message) {
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, conditional::etag(state.id()));
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(state.time().0));
+    if let Some(time) = time.and_then(|time| HeaderValue::from_str(&httpdate::fmt_http_date(time)).ok()) {
+        headers.insert(header::LAST_MODIFIED, time);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+}
+
+#[derive(Serialize)]
+struct List {
+    topics: Vec<Box<RawValue>>,
+    /// Goes into `after`; `null` when this was the last page.
+    next: Option<String>,
+}
+
+/// `GET /v1/topics?filter=F`
+fn listed(app: &App, who: &Who, mut query: Query) -> Result<Response, Problem> {
+    let filter = Filter::parse(query.text("filter")?.as_deref().unwrap_or("#"))?;
+    if filter.group().is_some() {
+        return Err(Problem::BadTopic("a shared filter has no state to list".into()));
+    }
+    let limit = limit(&mut query)?;
+    let after = query.text("after")?.map(|after| Topic::parse(&after)).transpose()?;
+    query.finish()?;
+    let mut found = Vec::new();
+    app.broker.retained_under(&who.principal, &filter, after.as_ref(), limit + 1, &mut found);
+    let mut bytes = 0;
+    let fits = found
+        .iter()
+        .take(limit)
+        .take_while(|message| {
+            let first = bytes == 0;
+            bytes += message.cost();
+            first || bytes <= LIST_BYTES
+        })
+        .count();
+    let more = found.len() > fits;
+    found.truncate(fits);
+    let next = found.last().filter(|_| more).map(|last| last.topic().as_str().to_owned());
+    let (reader, now) = (Reader::new(who, &app.broker), app.broker.now());
+    let topics = found.into_iter().map(|state| wire::raw(Kept::state(state, now).json(&reader, None))).collect();
+    Ok(Json(List { topics, next }).into_response())
+}
+
+/// `limit`: lowered to the most there is.
+pub(crate) fn limit(query: &mut Query) -> Result<usize, Problem> {
+    match query.parsed::<usize>("limit", "a number from 1")? {
+        Some(0) => Err(Problem::BadQuery("`limit=0`: a number from 1 is right".into())),
+        Some(limit) => Ok(limit.min(LIST_MOST)),
+        None => Ok(LIST),
+    }
+}

@@ -1,0 +1,35 @@
+//! What every request passes.
+
+use crate::harness::{header, problem, serve};
+use reqwest::Method;
+
+#[tokio::test]
+async fn errors_of_the_router_are_problems_too() {
+    let server = serve().await;
+    problem(server.get("/nowhere").await, 404, "no-route").await;
+    let refused = server.ask(Method::PATCH, "/v1/messages").send().await.unwrap();
+    assert_eq!(header(&refused, "allow"), "POST");
+    problem(refused, 405, "method-not-allowed").await;
+    problem(server.get("/v1/topics/a?typo=1").await, 400, "bad-query").await;
+    problem(server.get(&format!("/v1/topics/{}", "a".repeat(33_000))).await, 414, "uri-too-long").await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_request_id_is_echoed_or_made() {
+    let server = serve().await;
+    let echoed = server.ask(Method::GET, "/healthz").header("x-request-id", "abc-1").send().await.unwrap();
+    assert_eq!((echoed.status().as_u16(), header(&echoed, "x-request-id")), (200, "abc-1"));
+    assert!(!header(&server.get("/readyz").await, "x-request-id").is_empty());
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn foreign_names_and_pages_are_turned_away() {
+    let server = serve().await;
+    let other = server.ask(Method::GET, "/healthz").header("host", "evil.example").send().await.unwrap();
+    problem(other, 421, "misdirected").await;
+    let page = server.ask(Method::POST, "/v1/topics/a").header("origin", "https://evil.example").send().await.unwrap();
+    problem(page, 403, "cross-origin").await;
+    server.drain().await;
+}
