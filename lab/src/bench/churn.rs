@@ -81,8 +81,21 @@ fn cycle(common: &Common, broker: &Broker, number: u32, topics: &[String], templ
     client.subscribed(mqtt)?;
     let (_, range) = template.stamp(number, 0, 1, 0);
     client.stream.write_all(template.bytes(range))?;
-    let (qos, id) =
-        client.answer(wire::PUBLISH, |frame| frame.publish(mqtt).map(|publish| (publish.qos, publish.id)))?;
+    let (qos, id) = loop {
+        // At QoS 2 the delivery may wait for our PUBREL, or come before the PUBREC (MQTT 3.1.1 §4.3.3 allows both).
+        let packet = client.answer_of(&[wire::PUBLISH, wire::PUBREC], |frame| match frame.kind() {
+            wire::PUBREC => frame.acknowledged().map(|(id, _)| (None, id)),
+            _ => frame.publish(mqtt).map(|publish| (Some(publish.qos), publish.id)),
+        })?;
+        match packet {
+            (Some(qos), id) => break (qos, id),
+            (None, id) => {
+                let mut release = Vec::new();
+                wire::acknowledge(&mut release, wire::PUBREL, id);
+                client.stream.write_all(&release)?;
+            }
+        }
+    };
     let mut last = Vec::new();
     // The rest of the exchange is left open at QoS 2: the session ends with this connection.
     if qos > 0 {
