@@ -2,6 +2,7 @@
 //!
 //! [`MqttSn`] is the front-end; [`client`] holds the protocol as a machine without a socket, [`driver`] the socket.
 
+pub mod board;
 pub mod client;
 pub mod codec;
 pub mod config;
@@ -12,5 +13,6 @@ pub mod peers;
 pub mod topics;
 pub mod transport;
 
+pub use board::{Board, BoardError, Options, Received};
 pub use config::Config;
 pub use gateway::MqttSn;

@@ -139,10 +139,7 @@ fn messages_of_every_qos_arrive_at_a_board_that_subscribed_by_name() {
     assert!(from.says(&publish(topic, Qos::AtMostOnce, 0, b"0")).is_empty());
     assert_eq!(to.hears(), text(&publish(TopicRef::Normal(id), Qos::AtMostOnce, 0, b"0")));
 
-    assert_eq!(
-        from.says(&publish(topic, Qos::AtLeastOnce, 2, b"1")),
-        text(&puback(1, 2, ReturnCode::Accepted))
-    );
+    assert_eq!(from.says(&publish(topic, Qos::AtLeastOnce, 2, b"1")), text(&puback(1, 2, ReturnCode::Accepted)));
     assert_eq!(to.hears(), text(&publish(TopicRef::Normal(id), Qos::AtLeastOnce, 1, b"1")));
     assert!(to.says(&puback(id, 1, ReturnCode::Accepted)).is_empty());
 

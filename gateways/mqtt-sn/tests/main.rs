@@ -1,0 +1,123 @@
+//! The gateway over loopback UDP: as the kit's contract has it, and board to board.
+
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+use waystation_broker::{Broker, Limits, Parts, Qos, SystemClock};
+use waystation_kit::{
+    Gateway, Listen, Registry, Running,
+    contract::{Scene, Subject, holds},
+};
+use waystation_mqtt_sn::{Board, BoardError, Config, MqttSn, Options, codec::TopicRef, config::PredefinedTopics};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Sn;
+
+impl Subject for Sn {
+    type Gateway = MqttSn;
+
+    fn config(listen: Listen) -> Config {
+        Config { listen, ..Config::default() }
+    }
+
+    async fn client(address: SocketAddr) -> Box<dyn Any> {
+        Box::new(Board::connect(address, Options::new("contract")).await.unwrap())
+    }
+
+    async fn is_gone(client: Box<dyn Any>) -> bool {
+        let Ok(mut board) = client.downcast::<Board>() else { return false };
+        matches!(board.receive().await, Err(BoardError::Disconnected))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_keeps_the_contract() {
+    holds::<Sn>().await;
+}
+
+struct Server {
+    scene: Scene,
+    running: Running,
+    address: SocketAddr,
+}
+
+async fn server() -> Server {
+    let broker = Broker::new(Parts::in_memory(Limits::default(), Arc::new(SystemClock::default())));
+    // Starting a loop waits for its thread.
+    let scene = tokio::task::block_in_place(|| Scene::with_broker(MqttSn::KIND, broker));
+    let config = Config {
+        listen: Listen(vec![([127, 0, 0, 1], 0).into()]),
+        predefined_topics: PredefinedTopics([(1, "sensors/temperature".to_owned())].into()),
+        ..Config::default()
+    };
+    let registry = Registry::default().with::<MqttSn>();
+    let kind = registry.kind(MqttSn::KIND).unwrap();
+    let table = toml::Table::try_from(&config).unwrap();
+    let bound = kind.bind(table, scene.cx.clone()).await.unwrap_or_else(|error| panic!("{error}"));
+    let address = bound.listening()[0].1;
+    Server { running: bound.start(), scene, address }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boards_speak_with_each_other_with_every_qos_awake_and_asleep() {
+    let server = server().await;
+    let mut from = soon(Board::connect(server.address, Options::new("from"))).await.unwrap();
+    let mut to = soon(Board::connect(server.address, Options::new("to"))).await.unwrap();
+    assert_eq!(soon(to.subscribe("house/#", Qos::ExactlyOnce)).await.unwrap(), Qos::ExactlyOnce);
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        soon(from.publish("house/door", &[qos as u8; 300], qos, false)).await.unwrap();
+        let message = soon(to.receive()).await.unwrap();
+        assert_eq!((message.topic.as_str(), message.qos, message.payload.len()), ("house/door", qos, 300));
+    }
+    soon(to.sleep(600)).await.unwrap();
+    for n in 0..5_u8 {
+        soon(from.publish("house/window", &[n], Qos::AtLeastOnce, false)).await.unwrap();
+    }
+    soon(to.wake()).await.unwrap();
+    for n in 0..5_u8 {
+        assert_eq!(soon(to.receive()).await.unwrap().payload[..], [n]);
+    }
+    soon(to.disconnect()).await.unwrap();
+    server.running.drain(Instant::now() + PATIENCE).await;
+    server.scene.cx.loops.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_connects_publishes_to_predefined_and_short_topics() {
+    let server = server().await;
+    let mut to = soon(Board::connect(server.address, Options::new("to"))).await.unwrap();
+    soon(to.subscribe("#", Qos::AtMostOnce)).await.unwrap();
+    for (topic, name) in [(TopicRef::Predefined(1), "sensors/temperature"), (TopicRef::Short(*b"ab"), "ab")] {
+        Board::publish_without_connect(server.address, topic, b"21", false).await.unwrap();
+        assert_eq!(soon(to.receive()).await.unwrap().topic, name);
+    }
+    server.scene.cx.loops.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_hear_two_octets_at_most_three_and_nothing_in_answer_to_goodbye() {
+    let server = server().await;
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    stranger.connect(server.address).await.unwrap();
+    let mut buffer = [0; 64];
+    for (says, hears) in [
+        (&[2, 0x18][..], &[][..]),                        // DISCONNECT
+        (&[7, 0x0D, 0, 1, 0, 1, 0], &[]),                 // PUBACK
+        (&[9, 0xFF, 0], &[]),                             // nonsense
+        (&[3, 0x01, 0], &[3, 0x02, 1]),                   // SEARCHGW, GWINFO
+        (&[2, 0x16], &[2, 0x18]),                         // PINGREQ, DISCONNECT
+        (&[8, 0x0C, 0x20, 0, 1, 0, 1, b'x'], &[2, 0x18]), // PUBLISH QoS 1
+    ] {
+        stranger.send(says).await.unwrap();
+        if !hears.is_empty() {
+            let length = soon(stranger.recv(&mut buffer)).await.unwrap();
+            // Whatever came before would have been answered before.
+            assert_eq!(&buffer[..length], hears, "{says:02x?}");
+        }
+    }
+    server.scene.cx.loops.shutdown();
+}
