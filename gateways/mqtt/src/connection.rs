@@ -1,0 +1,218 @@
+//! One MQTT connection after its CONNECT: the protocol without socket, clock, spawn or await.
+//!
+//! The calling order: [`Connection::new`]; then, whenever something happened, `handle_bytes`, `handle_event`,
+//! `handle_timeout` or `handle_drain`, each of which appends to `out` what is to be sent. After each of them look at
+//! [`Connection::closing`], and wake up at [`Connection::poll_timeout`].
+
+mod alias;
+pub(crate) mod handshake;
+mod held;
+mod inbound;
+mod keepalive;
+mod kept;
+mod outbound;
+
+use crate::codec::{Disconnect, ReasonCode, Version};
+use handshake::Terms;
+use held::{Held, MOST_HELD};
+use keepalive::KeepAlive;
+use kept::Kept;
+use std::{
+    num::NonZeroU16,
+    task::{Context, Poll},
+};
+use waystation_broker::{
+    Attached, Broker, Detach, Event, Interest, Limits, Link, Lsn, Qos, Reason, Receipt, Settle, Tag, Time,
+};
+
+/// Bytes of output at which no delivery is taken until they are written.
+pub(crate) const HIGH_WATER: usize = 262_144;
+
+/// Bytes of output at which a client that does not read what it is told is read no further.
+const FULL: usize = 2 * HIGH_WATER;
+
+/// See the module's documentation.
+pub(crate) struct Connection {
+    link: Link,
+    keep_alive: KeepAlive,
+    /// Acknowledgements that wait for the store.
+    held: Option<Box<Held>>,
+    /// MQTT 3.1.1: publications that were refused for now.
+    kept: Option<Box<Kept>>,
+    inbound_aliases: Option<Box<alias::Inbound>>,
+    outbound_aliases: Option<Box<alias::Outbound>>,
+    /// The session expiry of CONNECT, in seconds.
+    expiry: u32,
+    client_maximum: u32,
+    /// QoS 1 and 2 publications of the client that it cannot yet know to be done with (MQTT 5.0 §4.9).
+    open: u16,
+    version: Version,
+    /// CONNACK is out.
+    greeted: bool,
+    /// The session was resumed and may have deliveries to send again.
+    resending: bool,
+    closing: Option<Closing>,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Closing {
+    how: Detach,
+    farewell: Option<ReasonCode>,
+}
+
+/// What a loop's connections use one after the other while they obey a burst.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    receipts: Vec<Receipt>,
+    pending: Vec<Pending>,
+    answers: Vec<(Tag, Settle)>,
+    unknown: Vec<(Tag, Settle)>,
+    acks: Vec<u8>,
+}
+
+/// A QoS 1 or 2 PUBLISH of this burst.
+#[derive(Debug)]
+struct Pending {
+    id: NonZeroU16,
+    qos: Qos,
+    /// `None` until its receipt is there.
+    verdict: Option<Verdict>,
+    /// Where the packet lies in the burst; for those that may have to be kept.
+    at: (usize, usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Answer(ReasonCode),
+    /// To be offered again; only before MQTT 5.
+    Keep,
+}
+
+/// What one burst has led to so far.
+struct Burst<'a> {
+    scratch: &'a mut Scratch,
+    /// The burst's acknowledgements wait for this.
+    lsn: Lsn,
+    /// How many of them give the client room in our receive maximum.
+    credits: usize,
+}
+
+impl Connection {
+    /// A connection whose CONNACK waits for the session to be safe.
+    pub(crate) fn new(terms: &Terms, attached: Attached, broker: &Broker, out: &mut Vec<u8>) -> Self {
+        let connack = handshake::welcome(terms, &attached, broker.limits());
+        let mut this = Self {
+            link: attached.link,
+            keep_alive: KeepAlive::new(terms.keep_alive, broker.now()),
+            held: None,
+            kept: None,
+            inbound_aliases: None,
+            outbound_aliases: alias::Outbound::new(terms.client_aliases).map(Box::new),
+            expiry: terms.expiry,
+            client_maximum: terms.client_maximum,
+            open: 0,
+            version: terms.version,
+            greeted: false,
+            resending: attached.resumed,
+            closing: None,
+        };
+        this.release_or_hold(attached.lsn, &connack, 0, out);
+        if this.greeted {
+            this.deliver(out);
+        }
+        this
+    }
+
+    /// Whether the next bytes are wanted now. While they are not, keep alive stands still, unless it is for the
+    /// client's own slowness.
+    pub(crate) fn listens(&mut self, now: Time, unwritten: usize) -> bool {
+        let room = self.greeted && self.link.publisher().has_room() && self.held_bytes() < MOST_HELD;
+        self.keep_alive.listen(room, now);
+        room && self.closing.is_none() && unwritten < FULL
+    }
+
+    /// What the core has: deliveries only while little waits to be written.
+    pub(crate) fn link_event(&mut self, cx: &mut Context<'_>, unwritten: usize) -> Poll<Event> {
+        let wanted = if self.greeted && unwritten < HIGH_WATER { Interest::Everything } else { Interest::NoDeliveries };
+        self.link.poll_event(cx, wanted)
+    }
+
+    /// The core has something.
+    pub(crate) fn handle_event(
+        &mut self,
+        now: Time,
+        event: Event,
+        limits: &Limits,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) {
+        match event {
+            Event::Deliverable => self.deliver(out),
+            Event::Durable(lsn) => self.durable(lsn, out),
+            Event::Room => self.offer_kept(now, limits, scratch, out),
+            Event::Detached(reason) => self.fail(match reason {
+                Reason::TakenOver => ReasonCode::SESSION_TAKEN_OVER,
+                Reason::Administrative | Reason::SessionEnded => ReasonCode::ADMINISTRATIVE_ACTION,
+                Reason::Expired => ReasonCode::MAXIMUM_CONNECT_TIME,
+                Reason::ServerStopping => ReasonCode::SERVER_SHUTTING_DOWN,
+            }),
+        }
+    }
+
+    /// Looks at what may have run out.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        if self.keep_alive.is_over(now) {
+            tracing::debug!(client = ?self.link.client_id(), "keep alive timed out");
+            self.fail(ReasonCode::KEEP_ALIVE_TIMEOUT); // [MQTT-3.1.2-24]
+        } else if self.kept.as_ref().is_some_and(|kept| kept.deadline() <= now) {
+            self.fail(ReasonCode::QUOTA_EXCEEDED);
+        }
+    }
+
+    /// The gateway stops.
+    pub(crate) fn handle_drain(&mut self) {
+        self.fail(ReasonCode::SERVER_SHUTTING_DOWN);
+    }
+
+    /// The client hung up.
+    pub(crate) fn handle_hang_up(&mut self) {
+        self.closing.get_or_insert(Closing { how: Detach::WithWill, farewell: None });
+    }
+
+    /// When [`Connection::handle_timeout`] is to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let kept = self.kept.as_ref().map(|kept| kept.deadline());
+        self.keep_alive.deadline().into_iter().chain(kept).min()
+    }
+
+    /// Whether it is over; [`Connection::leave`] then.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Says goodbye and lets go of the session.
+    pub(crate) fn leave(self, out: &mut Vec<u8>) {
+        let Some(closing) = self.closing else { return };
+        if let (Some(reason), Version::V5, true) = (closing.farewell, self.version, self.greeted)
+            && let Err(error) = Disconnect::new(reason).encode(Version::V5, out)
+        {
+            tracing::error!(%error, "DISCONNECT cannot be encoded");
+        }
+        self.link.detach(closing.how);
+    }
+
+    /// The client id, for the log.
+    pub(crate) fn client(&self) -> &str {
+        self.link.client_id().map_or("", |id| id.as_str())
+    }
+
+    /// Ends the connection for a reason the client is told, if its protocol has words. The first reason stays.
+    fn fail(&mut self, reason: ReasonCode) {
+        self.closing.get_or_insert(Closing { how: Detach::WithWill, farewell: Some(reason) });
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.len())
+    }
+}

@@ -1,0 +1,204 @@
+//! CONNECT and CONNACK (MQTT 5.0 §3.1, §3.2): from a client's first packet to what the core is asked, and from the
+//! core's answer to the client's.
+
+use crate::codec::{self, ConnAck, ConnAckProperties, Connect, DecodeError, Malformation, ReasonCode, Version};
+use bytes::Bytes;
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
+use waystation_broker::{Attached, ClientId, Credentials, Hello, Limits, Peer, Refusal, Start, Topic, WhileAway, Will};
+
+/// What a client asks for, and how it wants to be spoken to.
+pub(crate) struct Knock {
+    pub(crate) hello: Hello,
+    pub(crate) terms: Terms,
+}
+
+/// What holds for one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) version: Version,
+    /// Seconds, as granted.
+    pub(crate) keep_alive: u16,
+    /// It differs from what the client asked for.
+    keep_alive_lowered: bool,
+    /// The session expiry asked for, in seconds.
+    pub(crate) expiry: u32,
+    /// Largest packet the client takes.
+    pub(crate) client_maximum: u32,
+    /// Highest alias the client takes.
+    pub(crate) client_aliases: u16,
+    /// The client brought no id.
+    assigned: Option<ClientId>,
+}
+
+/// A client that does not get in, and what it is told.
+#[derive(Debug)]
+pub(crate) struct TurnedAway {
+    /// Its CONNACK; empty where the specification has none for the case.
+    pub(crate) answer: Vec<u8>,
+    /// For the log.
+    pub(crate) why: String,
+}
+
+/// Reads the first packet. `None` while bytes are missing; else what it asks and how many bytes it took.
+pub(crate) fn knock(
+    bytes: &[u8],
+    gateway: &Arc<str>,
+    peer: Peer,
+    limits: &Limits,
+) -> Result<Option<(Box<Knock>, usize)>, TurnedAway> {
+    let (connect, used) = match codec::decode_connect(bytes, limits.max_packet_size) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(malformed(&error)),
+    };
+    let version = connect.version;
+    match read(&connect, gateway, peer, limits) {
+        Ok(knock) => Ok(Some((Box::new(knock), used))),
+        Err((reason, why)) => Err(turn_away(version, reason, why)),
+    }
+}
+
+/// The CONNACK of a client that the core does not let in.
+pub(crate) fn refuse(version: Version, refusal: &Refusal) -> TurnedAway {
+    let reason = match refusal {
+        Refusal::BadCredentials => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+        Refusal::NotAuthorized | Refusal::WillRefused => ReasonCode::NOT_AUTHORIZED,
+        Refusal::InvalidClientId => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+        Refusal::ServerBusy | Refusal::InUse => ReasonCode::SERVER_BUSY,
+        Refusal::ServerUnavailable | Refusal::NoSession => ReasonCode::SERVER_UNAVAILABLE,
+    };
+    turn_away(version, reason, &refusal.to_string())
+}
+
+/// The CONNACK of a client that is in: what it got, and what is limited.
+pub(crate) fn welcome(terms: &Terms, attached: &Attached, limits: &Limits) -> Vec<u8> {
+    let lowered = |available: bool| (!available).then_some(false);
+    let properties = ConnAckProperties {
+        session_expiry: (attached.expiry != terms.expiry).then_some(attached.expiry),
+        receive_maximum: NonZeroU16::new(limits.receive_maximum).filter(|it| *it != NonZeroU16::MAX),
+        maximum_qos: (limits.max_qos < 2).then_some(limits.max_qos),
+        retain_available: lowered(limits.retain_available),
+        maximum_packet_size: NonZeroU32::new(limits.max_packet_size),
+        assigned_client_id: terms.assigned.as_ref().map(ClientId::as_str),
+        topic_alias_maximum: (limits.topic_alias_maximum > 0).then_some(limits.topic_alias_maximum),
+        wildcard_subscription_available: lowered(limits.wildcard_subscriptions),
+        subscription_identifier_available: lowered(limits.subscription_identifiers),
+        shared_subscription_available: lowered(limits.shared_subscriptions),
+        server_keep_alive: terms.keep_alive_lowered.then_some(terms.keep_alive),
+        ..ConnAckProperties::default()
+    };
+    encode(terms.version, &ConnAck { session_present: attached.resumed, reason: ReasonCode::SUCCESS, properties })
+}
+
+fn read(
+    connect: &Connect<'_>,
+    gateway: &Arc<str>,
+    peer: Peer,
+    limits: &Limits,
+) -> Result<Knock, (ReasonCode, &'static str)> {
+    let properties = &connect.properties;
+    if properties.authentication_method.is_some() {
+        return Err((ReasonCode::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered"));
+    }
+    let assigned = connect.client_id.is_empty().then(ClientId::assigned);
+    let client_id = match &assigned {
+        Some(id) => id.clone(),
+        None => ClientId::new(connect.client_id)
+            .ok_or((ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, "the client id is not valid"))?,
+    };
+    let expiry = match connect.version {
+        Version::V5 => properties.session_expiry.unwrap_or(0),
+        // A session that is not clean outlives its connection until it is made clean (3.1.1 §3.1.2.4).
+        _ if connect.clean_start => 0,
+        _ => u32::MAX,
+    };
+    let too_long = connect.keep_alive > limits.max_keep_alive || connect.keep_alive == 0;
+    let keep_alive_lowered = connect.version == Version::V5 && too_long && connect.keep_alive != 0;
+    let keep_alive = if keep_alive_lowered { limits.max_keep_alive } else { connect.keep_alive };
+    let mut hello = Hello::new(gateway.clone(), peer, Some(client_id));
+    hello.credentials = credentials(connect);
+    hello.start = if connect.clean_start { Start::Clean } else { Start::Resume };
+    hello.expiry = expiry;
+    hello.window = properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+    hello.while_away = WhileAway::DropQos0;
+    hello.will = connect.will.as_ref().map(|will| read_will(will, limits)).transpose()?;
+    let terms = Terms {
+        version: connect.version,
+        keep_alive,
+        keep_alive_lowered,
+        expiry,
+        client_maximum: properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get),
+        client_aliases: properties.topic_alias_maximum.unwrap_or(0),
+        assigned: assigned.filter(|_| connect.version == Version::V5),
+    };
+    Ok(Knock { hello, terms })
+}
+
+fn credentials(connect: &Connect<'_>) -> Credentials {
+    let password = connect.password.map(Bytes::copy_from_slice);
+    match (connect.user_name, password) {
+        (Some(user), password) => Credentials::Password { user: user.to_owned(), password },
+        // MQTT 5 §3.1.2.9: "to be used for credentials other than a password".
+        (None, Some(token)) => match std::str::from_utf8(&token) {
+            Ok(token) => Credentials::Token(token.to_owned()),
+            Err(_) => Credentials::Password { user: String::new(), password: Some(token) },
+        },
+        (None, None) => Credentials::Anonymous,
+    }
+}
+
+fn read_will(will: &codec::Will<'_>, limits: &Limits) -> Result<Will, (ReasonCode, &'static str)> {
+    if will.qos as u8 > limits.max_qos {
+        return Err((ReasonCode::QOS_NOT_SUPPORTED, "the will's QoS is above limits.max_qos"));
+    }
+    if will.retain && !limits.retain_available {
+        return Err((ReasonCode::RETAIN_NOT_SUPPORTED, "the will is retained, which limits.retain_available forbids"));
+    }
+    if will.properties.payload_is_utf8 && std::str::from_utf8(will.payload).is_err() {
+        return Err((ReasonCode::PAYLOAD_FORMAT_INVALID, "the will's payload is not UTF-8 as it says"));
+    }
+    let topic = Topic::parse(will.topic).map_err(|_| (ReasonCode::TOPIC_NAME_INVALID, "the will topic is invalid"))?;
+    if topic.levels() > limits.max_topic_levels {
+        return Err((ReasonCode::TOPIC_NAME_INVALID, "the will topic has more levels than limits.max_topic_levels"));
+    }
+    Ok(Will {
+        topic,
+        payload: Bytes::copy_from_slice(will.payload),
+        qos: will.qos,
+        retain: will.retain,
+        delay_s: will.properties.delay.unwrap_or(0),
+        expiry: will.properties.message_expiry,
+        properties: will.properties.application(),
+    })
+}
+
+fn malformed(error: &DecodeError) -> TurnedAway {
+    let why = error.to_string();
+    match (error.version, &error.kind) {
+        (Some(version), _) => turn_away(version, error.reason(), &why),
+        // A version we do not know: the oldest form of the answer is the one that is most likely understood.
+        (None, Malformation::ProtocolLevel { .. }) => turn_away(Version::V3_1_1, error.reason(), &why),
+        // Nothing says that MQTT is spoken at all.
+        (None, _) => TurnedAway { answer: Vec::new(), why },
+    }
+}
+
+fn turn_away(version: Version, reason: ReasonCode, why: &str) -> TurnedAway {
+    // Before MQTT 5 a malformed CONNECT is answered by closing; only six causes have a return code.
+    let has_code = version == Version::V5
+        || !matches!(reason, ReasonCode::MALFORMED_PACKET | ReasonCode::PROTOCOL_ERROR | ReasonCode::PACKET_TOO_LARGE);
+    let answer = if has_code { encode(version, &ConnAck { reason, ..ConnAck::default() }) } else { Vec::new() };
+    TurnedAway { answer, why: why.to_owned() }
+}
+
+fn encode(version: Version, connack: &ConnAck<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Err(error) = connack.encode(version, &mut bytes) {
+        // Its longest field is an id of our own making.
+        tracing::error!(%error, "CONNACK cannot be encoded");
+    }
+    bytes
+}
