@@ -86,9 +86,8 @@ impl Gateway for MqttSn {
         };
         drop(stops);
         for end in ends {
-            match timeout_at(deadline, end).await {
-                Ok(Ok(result)) => result?,
-                Ok(Err(_)) | Err(_) => {}
+            if let Ok(Ok(result)) = timeout_at(deadline, end).await {
+                result?;
             }
         }
         Ok(())

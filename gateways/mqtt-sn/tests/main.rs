@@ -1,5 +1,7 @@
 //! The gateway over loopback UDP: as the kit's contract has it, and board to board.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail their test")]
+
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use waystation_broker::{Broker, Limits, Parts, Qos, SystemClock};
