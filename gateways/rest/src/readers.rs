@@ -1,18 +1,46 @@
 //! Links that held reads and streams of this gateway hold, so that `/ack` works beside them.
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
 };
+use tokio::sync::Notify;
 use waystation_broker::{ClientId, Link};
 
-/// A link that its reader and an acknowledgement share. Locked for the length of one call, never over an await.
-pub(crate) type Held = Arc<Mutex<Link>>;
+/// A link that its reader and an acknowledgement share.
+pub(crate) type Held = Arc<Shared>;
+
+/// See [`Held`].
+pub(crate) struct Shared {
+    link: Mutex<Link>,
+    nudge: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(link: Link) -> Held {
+        Arc::new(Self { link: Mutex::new(link), nudge: Notify::new() })
+    }
+
+    /// For the length of one call, never over an await.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Link> {
+        self.link.lock()
+    }
+
+    /// The reader is to look again: a link wakes its holder for what others do, not for calls on the link itself.
+    pub(crate) fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Completes after a nudge. Cancel-safe.
+    pub(crate) async fn nudged(&self) {
+        self.nudge.notified().await;
+    }
+}
 
 /// Who reads which session now. As large as the number of reads that are open.
 #[derive(Default)]
-pub(crate) struct Readers(Arc<Mutex<HashMap<ClientId, Weak<Mutex<Link>>>>>);
+pub(crate) struct Readers(Arc<Mutex<HashMap<ClientId, Weak<Shared>>>>);
 
 impl Readers {
     /// Notes a reader, until the guard is dropped. Of two the newest is the one to find.
@@ -29,9 +57,9 @@ impl Readers {
 
 /// Takes the note back when dropped.
 pub(crate) struct Noted {
-    readers: Arc<Mutex<HashMap<ClientId, Weak<Mutex<Link>>>>>,
+    readers: Arc<Mutex<HashMap<ClientId, Weak<Shared>>>>,
     session: ClientId,
-    link: Weak<Mutex<Link>>,
+    link: Weak<Shared>,
 }
 
 impl Drop for Noted {

@@ -79,6 +79,7 @@ pub(crate) async fn until(app: &App, link: &Held, at: Instant) -> Woken {
             Event::Detached(reason) => Woken::Detached(reason),
             Event::Deliverable | Event::Durable(_) | Event::Room => Woken::Something,
         },
+        () = link.nudged() => Woken::Something,
         () = app.drained() => Woken::TimeIsUp,
         () = tokio::time::sleep_until(at) => Woken::TimeIsUp,
     }

@@ -5,7 +5,7 @@ use crate::{
     problem::Problem,
     push::{Form, Pump, Settling},
     query::Query,
-    readers::Held,
+    readers::{Held, Shared},
     state::App,
     wire::{self, Reader},
 };
@@ -14,7 +14,6 @@ use axum::{
     http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Response},
 };
-use parking_lot::Mutex;
 use std::sync::Arc;
 use waystation_broker::{Credentials, Cursor, Filter, Hello, Subscription};
 
@@ -56,5 +55,5 @@ pub(crate) async fn unnamed(app: &App, who: &Who, wanted: &[Subscription]) -> Re
     let mut granted = Vec::new();
     link.subscribe(wanted, &mut granted);
     granted.into_iter().collect::<Result<Vec<_>, _>>()?;
-    Ok(Arc::new(Mutex::new(link)))
+    Ok(Shared::new(link))
 }

@@ -203,6 +203,8 @@ async fn a_session_is_pushed_as_events_that_resume_and_are_acknowledged_beside_i
     server.post("/v1/topics/a", "three").await;
     stream_until(&mut stream, &mut text, "three").await;
     assert_eq!(text.matches("data: ").count(), 3);
+    // An acknowledgement beside the stream once ate its wake-up: the next message came with the next quiet line.
+    assert_eq!(text.lines().filter(|line| *line == ":").count(), 1);
 
     let last = text.rsplit("id: ").next().unwrap().split('\n').next().unwrap().to_owned();
     let mut again = ask().header("last-event-id", &last).send().await.unwrap();

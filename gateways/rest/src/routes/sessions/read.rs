@@ -7,7 +7,7 @@ use crate::{
     problem::Problem,
     push::{Form, Pump, Settling},
     query::{Query, SessionPath},
-    readers::Held,
+    readers::{Held, Shared},
     routes::topics::{LIST, LIST_MOST},
     state::App,
     wait::{Wait, Woken},
@@ -20,10 +20,8 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     response::{IntoResponse, Response},
 };
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::sync::Arc;
 use waystation_broker::{
     Budget, ClientId, Cursor, Hello, Link, Lsn, Pick, Reason, SessionInfo, SessionOptions, Start, Taken, Takeover,
 };
@@ -72,7 +70,7 @@ pub(crate) async fn messages(
     }
     let mut link = open(&app, &who, &id, if takeover { Takeover::Always } else { Takeover::SameGateway }).await?;
     let position = start(&mut link, after)?;
-    let link = Arc::new(Mutex::new(link));
+    let link = Shared::new(link);
     let reader = Reader::new(&who, &app.broker);
     let noted = app.readers.note(&id, &link);
     if let Some(form) = form {
@@ -211,11 +209,13 @@ async fn settle(app: &App, who: &Who, id: &ClientId, cursor: Cursor) -> Result<O
     }
     let ours = info.held_by.as_ref().is_some_and(|gateway| *gateway == app.gateway);
     let found = app.readers.find(id).filter(|_| ours);
-    if let Some(link) = found {
-        let mut link = link.lock();
+    if let Some(reader) = found {
+        let mut link = reader.lock();
         // The rights to the session were settled when it was opened; only its own user comes by this way.
         if link.principal().name() == who.principal.name() {
-            return outcome(&mut link, cursor);
+            let outcome = outcome(&mut link, cursor);
+            reader.nudge();
+            return outcome;
         }
     }
     outcome(&mut open(app, who, id, Takeover::SameGateway).await?, cursor)
