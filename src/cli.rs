@@ -105,7 +105,7 @@ pub(crate) struct Payload {
 #[derive(Debug, Args)]
 pub(crate) struct SubArgs {
     /// Topic filter
-    #[arg(short, long = "topic", value_name = "FILTER")]
+    #[arg(short = 't', long = "topic", value_name = "FILTER")]
     pub(crate) filter: String,
     /// End after this many messages
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]

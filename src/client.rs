@@ -2,6 +2,7 @@
 
 pub(crate) mod http;
 pub(crate) mod mqtt;
+pub(crate) mod mqtt_sn;
 
 use anyhow::{Context, bail};
 use reqwest::Url;
@@ -10,6 +11,7 @@ use reqwest::Url;
 #[derive(Debug)]
 pub(crate) enum Target {
     Mqtt(Address),
+    MqttSn(Address),
     Http(Url),
 }
 
@@ -41,8 +43,9 @@ impl Target {
         };
         match url.scheme() {
             "mqtt" => Ok(Self::Mqtt(address(1883)?)),
+            "mqttsn" => Ok(Self::MqttSn(address(1884)?)),
             "http" | "https" => Ok(Self::Http(url)),
-            other => bail!("--url {text}: {other}:// is not spoken here; known: mqtt, http, https"),
+            other => bail!("--url {text}: {other}:// is not spoken here; known: mqtt, mqttsn, http, https"),
         }
     }
 }
@@ -55,7 +58,7 @@ mod tests {
     fn urls_name_road_host_and_port() {
         let Target::Mqtt(address) = Target::parse("mqtt://broker").unwrap() else { panic!("not MQTT") };
         assert_eq!(address.to_string(), "broker:1883");
-        let Target::Mqtt(address) = Target::parse("mqtt://[::1]:99").unwrap() else { panic!("not MQTT") };
+        let Target::MqttSn(address) = Target::parse("mqttsn://[::1]:99").unwrap() else { panic!("not MQTT-SN") };
         assert_eq!(address.to_string(), "[::1]:99");
         assert!(Target::parse("ftp://x").is_err());
         assert!(Target::parse("nonsense").is_err());

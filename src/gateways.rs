@@ -19,6 +19,9 @@ use waystation_kit::{
 #[must_use]
 pub fn registry() -> Registry {
     Registry::default()
+        .with::<waystation_mqtt::Mqtt>()
+        .with::<waystation_mqtt_sn::MqttSn>()
+        .with::<waystation_rest::Rest>()
 }
 
 /// The gateways of one server.

@@ -22,6 +22,7 @@ async fn publish(args: PubArgs) -> anyhow::Result<()> {
     let payloads = payloads(&args.payload)?;
     match target {
         Target::Mqtt(address) => client::mqtt::publish(&address, &args, payloads).await,
+        Target::MqttSn(address) => client::mqtt_sn::publish(&address, &args, payloads).await,
         Target::Http(base) => client::http::publish(&base, &args, payloads).await,
     }
 }

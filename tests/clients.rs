@@ -1,0 +1,187 @@
+//! Programs that nobody here wrote, as clients: mosquitto's, curl, and libraries of Python.
+
+use crate::harness::{Server, eventually};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+};
+
+/// MQTT versions as mosquitto's clients name them.
+pub(crate) const V311: &str = "mqttv311";
+pub(crate) const V5: &str = "mqttv5";
+
+/// Runs a check with both versions, each on a server of its own.
+pub(crate) fn do_both(check: impl Fn(&Server, &str)) {
+    for version in [V311, V5] {
+        eprintln!("with {version}");
+        check(&Server::start(), version);
+    }
+}
+
+/// A running program, killed when dropped.
+pub(crate) struct Program {
+    name: String,
+    child: Child,
+    output: Arc<Mutex<Vec<String>>>,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let name = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error} (scripts/test installs what is missing)"));
+        let output = Arc::new(Mutex::new(Vec::new()));
+        keep_lines(child.stdout.take().unwrap(), &output);
+        keep_lines(child.stderr.take().unwrap(), &output);
+        Self { name, child, output }
+    }
+
+    /// What it has said so far, on both outputs.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// Waits until it says so.
+    pub(crate) fn says(&mut self, part: &str) {
+        eventually(&format!("{} says {part:?}; so far {:?}", self.name, self.lines()), || {
+            let said = self.lines().iter().any(|line| line.contains(part));
+            let ended = self.child.try_wait().unwrap();
+            let count = Arc::strong_count(&self.output);
+            assert!(said || ended.is_none() || count > 1, "{} ended: {:?}", self.name, self.lines());
+            said
+        });
+    }
+
+    /// Gives it a line on its standard input.
+    pub(crate) fn hears(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("its standard input is open");
+        writeln!(input, "{line}").unwrap();
+    }
+
+    /// It ends well; all it said, without its debug lines.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        let name = self.name.clone();
+        let mut status = None;
+        eventually(&format!("{name} ends; so far {:?}", self.lines()), || {
+            status = self.child.try_wait().unwrap();
+            status.is_some() && Arc::strong_count(&self.output) == 1
+        });
+        let said = self.lines();
+        assert!(status.is_some_and(|it| it.success()), "{name}: {status:?}: {said:?}");
+        said.into_iter().filter(|line| !line.starts_with("Client ") && !line.starts_with("Subscribed ")).collect()
+    }
+
+    /// It vanishes without a word to the server.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `mosquitto_sub`, once it is subscribed. `finish` gives its messages.
+pub(crate) fn mosquitto_sub(server: &Server, version: &str, arguments: &[&str]) -> Program {
+    let mut program = Program::start(mosquitto("mosquitto_sub", server, version).arg("-d").args(arguments));
+    program.says("Subscribed (mid");
+    program
+}
+
+/// `mosquitto_sub` to its end; what it printed.
+pub(crate) fn mosquitto_sub_to_the_end(server: &Server, version: &str, arguments: &[&str]) -> Vec<String> {
+    Program::start(mosquitto("mosquitto_sub", server, version).args(arguments)).finish()
+}
+
+/// `mosquitto_pub` to its end.
+pub(crate) fn mosquitto_pub(server: &Server, version: &str, arguments: &[&str]) {
+    Program::start(mosquitto("mosquitto_pub", server, version).args(arguments)).finish();
+}
+
+fn mosquitto(program: &str, server: &Server, version: &str) -> Command {
+    // With line buffers, so that what it says is there when it says it.
+    let mut command = Command::new("stdbuf");
+    let port = server.address("mqtt").port().to_string();
+    command.args(["-oL", program, "-h", "127.0.0.1", "-p", &port, "-V", version]);
+    command
+}
+
+/// What curl got.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A curl that may have to wait for its answer.
+pub(crate) struct Curl(Program);
+
+impl Curl {
+    /// `path` begins with `/v1`.
+    pub(crate) fn start(server: &Server, path: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--write-out", "\n%{http_code}"]).args(arguments);
+        Self(Program::start(command.arg(server.url("http", "rest") + path)))
+    }
+
+    pub(crate) fn answer(self) -> Answer {
+        let mut lines = self.0.finish();
+        let status = lines.pop().and_then(|line| line.parse().ok()).expect("a status");
+        Answer { status, body: lines.join("\n") }
+    }
+}
+
+/// curl to its end.
+pub(crate) fn curl(server: &Server, path: &str, arguments: &[&str]) -> Answer {
+    Curl::start(server, path, arguments).answer()
+}
+
+/// A session made over REST.
+pub(crate) fn rest_session(server: &Server, id: &str, filter: &str, more: &str) {
+    let body = format!(r#"{{"subscriptions":[{{"filter":"{filter}","qos":2}}],"expiry":600{more}}}"#);
+    let answer = curl(server, &format!("/v1/sessions/{id}"), &["-X", "PUT", "--data", &body]);
+    assert_eq!(answer.status, 201, "{answer:?}");
+}
+
+/// A program of `tests/clients`, with its library's generation: `2` is today's paho-mqtt, `1` that of before.
+pub(crate) fn python(script: &str, paho: u8, arguments: &[&str]) -> Program {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let venv = root.join("target/venv");
+    let mut command = Command::new(venv.join("bin/python"));
+    command.env_remove("PYTHONPATH").arg("-u").arg(root.join("tests/clients").join(script)).args(arguments);
+    if paho == 1 {
+        command.env("PYTHONPATH", venv.join("paho1"));
+    }
+    Program::start(&mut command)
+}
+
+fn keep_lines(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
+    std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            lines.lock().unwrap().push(text);
+            line.clear();
+        }
+    });
+
+}
