@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail their test")]
 
-use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use waystation_broker::{Broker, Limits, Parts, Qos, SystemClock};
 use waystation_kit::{
@@ -34,7 +34,9 @@ impl Subject for Sn {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateway_keeps_the_contract() {
-    holds::<Sn>().await;
+    let mut tests = pin!(holds::<Sn>());
+    // It starts a loop, which waits for the loop's thread.
+    poll_fn(|cx| tokio::task::block_in_place(|| tests.as_mut().poll(cx))).await;
 }
 
 struct Server {
