@@ -180,7 +180,7 @@ mod tests {
         Framed::new(tokio::net::TcpStream::connect(address).await.unwrap(), LinesCodec::new())
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn it_keeps_the_contract() {
         holds::<Tested>().await;
     }

@@ -183,5 +183,4 @@ fn keep_lines(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>
             line.clear();
         }
     });
-
 }

@@ -1,7 +1,14 @@
 //! End to end: the real binary, on free ports, spoken to from outside. One module a subject.
 
+mod clients;
 mod commands;
 mod config_errors;
 mod harness;
+mod malformed;
+mod mqtt_clients;
+mod overload;
 mod ready;
+mod roads;
+mod sessions;
 mod shutdown;
+mod wire;

@@ -106,6 +106,11 @@ impl Server {
         self.dir.path()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Puts another configuration file in place; it is read at the next `SIGHUP`.
     pub(crate) fn rewrite_config(&self, config: &str) {
         write_config(self.dir(), config);
