@@ -165,8 +165,9 @@ impl Connection {
     /// The next thing that happens. An error ends the connection: nothing here tries a second time.
     async fn step(&mut self) -> anyhow::Result<Step> {
         match self {
-            Self::V4(event_loop) => Ok(step_v4(event_loop.poll().await?)),
-            Self::V5(event_loop) => step_v5(event_loop.poll().await?),
+            // rumqttc's errors repeat their causes in their own text.
+            Self::V4(event_loop) => Ok(step_v4(event_loop.poll().await.map_err(|error| anyhow!("{error}"))?)),
+            Self::V5(event_loop) => step_v5(event_loop.poll().await.map_err(|error| anyhow!("{error}"))?),
         }
     }
 }
