@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{any::Any, future::Future, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
-use waystation_broker::{Broker, Limits, ManualClock, Parts};
+use waystation_broker::{Broker, Limits, Parts, SystemClock};
 
 /// A drain's deadline in these tests; far above what a gateway should need.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -52,7 +52,7 @@ impl Scene {
     /// The system has no thread left.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let broker = Broker::new(Parts::in_memory(Limits::default(), Arc::new(ManualClock::default())));
+        let broker = Broker::new(Parts::in_memory(Limits::default(), Arc::new(SystemClock::default())));
         Self::with_broker(name, broker)
     }
 

@@ -95,7 +95,7 @@ impl Loop {
     fn start(index: usize) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let (ready, started) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name(format!("loop-{index}")).spawn(move || run(inbox, ready))?;
+        let thread = std::thread::Builder::new().name(format!("loop-{index}")).spawn(move || run(inbox, &ready))?;
         // The runtime is made on its own thread; its error comes back here.
         started.recv().map_err(|_| io::Error::other("a loop ended before it started"))??;
         Ok(Self { jobs, load: Arc::default(), thread: std::sync::Mutex::new(Some(thread)) })
@@ -115,7 +115,7 @@ impl Loop {
     }
 }
 
-fn run(mut inbox: mpsc::UnboundedReceiver<Word>, ready: std::sync::mpsc::Sender<io::Result<()>>) {
+fn run(mut inbox: mpsc::UnboundedReceiver<Word>, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -11,6 +11,8 @@ mod inbound;
 mod keepalive;
 mod kept;
 mod outbound;
+#[cfg(test)]
+mod tests;
 
 use crate::codec::{Disconnect, ReasonCode, Version};
 use handshake::Terms;

@@ -7,6 +7,8 @@ mod clients;
 pub mod codec;
 mod connection;
 mod driver;
+#[cfg(test)]
+mod tests;
 
 use driver::{Drive, Shared};
 use serde::{Deserialize, Serialize};
