@@ -3,11 +3,13 @@
 //! Each component owns its table (`[limits]` is [`Limits`], a gateway's table its own type); this module joins them
 //! and says, for whatever is wrong, which key, from where, and what would be right.
 
+mod durability;
 mod layers;
 mod listeners;
 mod mask;
 mod words;
 
+pub use durability::Durability;
 pub use layers::{Layers, Source};
 
 use crate::auth::Auth;
@@ -21,6 +23,10 @@ use waystation_kit::Registry;
 /// Everything the server is told. Every value has been checked.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Where sessions, queues and retained messages are to be kept; empty: nowhere.
+    pub data_dir: String,
+    /// `[durability]`.
+    pub durability: Durability,
     /// `[log]`.
     pub log: Log,
     /// `[auth]`.
@@ -76,6 +82,12 @@ impl Config {
     /// The first thing that is wrong.
     pub fn read(registry: &Registry, layers: &Layers) -> Result<Self, ConfigError> {
         let mut rest = layers.table().clone();
+        let data_dir = match rest.remove("data_dir") {
+            None => String::new(),
+            Some(Value::String(folder)) => folder,
+            Some(_) => return Err(layers.error("data_dir", "is a folder's name in quotes; \"\" keeps nothing on disk")),
+        };
+        let durability: Durability = section(&mut rest, "durability", layers)?;
         let log: Log = section(&mut rest, "log", layers)?;
         let auth: Auth = section(&mut rest, "auth", layers)?;
         let limits: Limits = section(&mut rest, "limits", layers)?;
@@ -85,11 +97,14 @@ impl Config {
             Some(other) => return Err(layers.error("gateways", words::not_a_table(&other))),
         };
         if let Some(key) = rest.keys().next() {
-            return Err(layers.error(key, words::unknown(key, ["auth", "gateways", "limits", "log"])));
+            return Err(
+                layers.error(key, words::unknown(key, ["auth", "data_dir", "durability", "gateways", "limits", "log"]))
+            );
         }
         log.check().map_err(|why| layers.error("log.level", why))?;
         check_limits(&limits, layers)?;
-        let config = Self { log, auth, limits, gateways: read_gateways(gateways, registry, layers)? };
+        let config =
+            Self { data_dir, durability, log, auth, limits, gateways: read_gateways(gateways, registry, layers)? };
         listeners::check(&config, layers)?;
         Ok(config)
     }
@@ -106,6 +121,8 @@ impl Config {
     #[must_use]
     pub fn to_masked_toml(&self) -> String {
         let mut whole = Table::new();
+        whole.insert("data_dir".into(), Value::String(self.data_dir.clone()));
+        whole.insert("durability".into(), value(&self.durability));
         whole.insert("log".into(), value(&self.log));
         whole.insert("auth".into(), value(&self.auth));
         whole.insert("limits".into(), value(&self.limits));

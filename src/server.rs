@@ -58,7 +58,10 @@ impl Server {
     /// # Errors
     /// Something could not be opened; nothing is left open then.
     pub async fn start_with(registry: Registry, config: Config) -> Result<Self, StartError> {
-        let Config { log: _, auth, limits, gateways } = config;
+        let Config { log: _, data_dir, durability: _, auth, limits, gateways } = config;
+        if !data_dir.is_empty() {
+            tracing::warn!(data_dir, "this version keeps everything in memory: what it holds does not survive its end");
+        }
         let policy = Arc::new(Policy::new(auth));
         let clock = Arc::new(SystemClock::default());
         let broker = Broker::new(Parts {
