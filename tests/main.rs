@@ -1,5 +1,7 @@
 //! End to end: the real binary, on free ports, spoken to from outside. One module a subject.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail their test")]
+
 mod clients;
 mod commands;
 mod config_errors;
