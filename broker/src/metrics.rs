@@ -99,10 +99,6 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn sub(counter: &AtomicU64, n: u64) {
-        counter.fetch_sub(n, Relaxed);
-    }
-
     pub(crate) fn count_drop(&self, cause: DropCause, n: u64) {
         Self::add(&self.dropped[cause as usize], n);
     }

@@ -8,7 +8,7 @@ use crate::{
     message::{Condition, Head, Message, MessageId, Origin, Publish, Qos},
     metrics::Metrics,
     router::{Route, Target, retained::Retained},
-    session::{Copy, Full, Incoming, KEPT, Lost, REJECTS, Session, signal::Signal},
+    session::{Account, Copy, Full, Incoming, KEPT, REJECTS, Session, signal::Signal},
     store::{Placed, Record},
     topic::{InvalidTopic, Topic},
 };
@@ -401,10 +401,12 @@ impl Journal<'_> {
         let mut places = Vec::new();
         for target in route.targets.iter().filter(|target| target.reserves(message)) {
             let session = &target.session;
-            let kept = session.has(KEPT);
-            let mut lost = Lost { session: session.key, kept, records: &mut self.records };
+            let mut account = Account::new(&core.budget, session);
+            let kept = account.kept();
             let mut state = session.state.lock();
-            match state.push(&core.budget, &target.copy(message), false, &mut lost) {
+            let pushed = state.push(&target.copy(message), false, &mut account);
+            self.records.append(&mut account.records);
+            match pushed {
                 Ok(None) => {}
                 Ok(Some(cursor)) => {
                     drop(state);
@@ -444,8 +446,9 @@ impl Journal<'_> {
 fn cancel(core: &Core, session: &Session, cursor: crate::link::Cursor) {
     let mut state = session.state.lock();
     if let Some(entry) = state.queue.cancel(cursor) {
-        state.give_back(&core.budget, &entry);
-        Metrics::sub(&core.budget.metrics.copies, 1);
+        let mut account = Account::unkept(&core.budget);
+        state.give_back(&entry, &mut account);
+        account.take_back();
     }
     state.ring();
 }
@@ -506,16 +509,18 @@ impl Core {
             matched += 1;
             let session = &*target.session;
             let special = session.has(KEPT | REJECTS);
-            let mut lost = Lost { session: session.key, kept: session.has(KEPT), records: &mut records };
+            let mut account = Account::new(&self.budget, session);
             let mut state = session.state.lock();
             for staged in batch.iter().filter(|s| s.verdict.is_none()) {
                 if special && target.reserves(&staged.message) {
                     continue;
                 }
                 // QoS 0, or a session that cannot refuse: a full queue drops by its own rule.
-                let _ = state.push(&self.budget, &target.copy(&staged.message), true, &mut lost);
+                let _ = state.push(&target.copy(&staged.message), true, &mut account);
             }
             state.ring();
+            drop(state);
+            records.append(&mut account.records);
         }
         self.note(&mut records);
         matched

@@ -8,7 +8,7 @@ use crate::{
     message::{Message, Qos},
     router::trie::Subscriber,
     session::{
-        Incoming, KEPT, Session, State,
+        Account, Incoming, KEPT, Session, State,
         queue::{Entry, Identifiers},
     },
     store::{Placed, Record, SessionKey},
@@ -115,11 +115,12 @@ impl Broker {
         state.settled = draft.settled;
         state.will = draft.will;
         state.subscriptions = draft.subscriptions.into_values().collect();
+        let mut account = Account::unkept(&core.budget);
         for (cursor, (message, place)) in draft.waiting {
             let entry = place.into_entry(message, cursor, draft.sent.contains_key(&cursor));
             match draft.sent.get(&cursor) {
-                Some(tag) => state.restore_sent(&core.budget, *tag, entry, draft.received.contains(&cursor)),
-                None => state.restore(&core.budget, entry),
+                Some(tag) => state.restore_sent(*tag, entry, draft.received.contains(&cursor), &mut account),
+                None => state.restore(entry, &mut account),
             }
         }
         // Whoever was connected has from now on as long as if the connection had been lost now.

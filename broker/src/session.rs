@@ -199,16 +199,14 @@ impl State {
     }
 
     /// Puts a copy into the queue, or drops one by the session's overflow. `ready` is false for a reserved place.
-    /// Records of what a kept session loses go to `lost`.
     ///
     /// # Errors
     /// The session rejects when full; nothing was changed.
     pub(crate) fn push(
         &mut self,
-        budget: &Budget,
         copy: &Copy<'_>,
         ready: bool,
-        lost: &mut Lost<'_>,
+        account: &mut Account<'_>,
     ) -> Result<Option<Cursor>, Full> {
         if self.ended {
             return Ok(None);
@@ -217,23 +215,20 @@ impl State {
             return Ok(None);
         }
         let cost = copy.message.cost() as u64;
-        let overflow = self.overflow(&budget.limits);
-        while self.is_full(budget, cost) {
-            match overflow {
+        while self.is_full(account, cost) {
+            match self.overflow(&account.budget.limits) {
                 Overflow::Reject if copy.qos != Qos::AtMostOnce => return Err(Full),
-                Overflow::DropOldest if self.drop_oldest(budget, lost) => {}
+                Overflow::DropOldest if self.drop_oldest(account) => {}
                 _ => {
                     // The newcomer goes, wherever it would have stood.
-                    Metrics::add(&budget.metrics.copies, 1);
-                    self.count_lost(budget, DropCause::QueueFull, 1);
+                    account.copies += 1;
+                    self.count_lost(DropCause::QueueFull, account);
                     return Ok(None);
                 }
             }
         }
         let cursor = self.next_cursor();
-        self.bytes += cost;
-        budget.bytes.fetch_add(cost, Ordering::Relaxed);
-        Metrics::add(&budget.metrics.copies, 1);
+        self.take_in(cost, account);
         self.queue.push(Entry {
             message: copy.message.clone(),
             cursor,
@@ -247,50 +242,57 @@ impl State {
         Ok(Some(cursor))
     }
 
-    fn is_full(&self, budget: &Budget, cost: u64) -> bool {
-        let limits = &budget.limits;
+    fn is_full(&self, account: &Account<'_>, cost: u64) -> bool {
+        let limits = &account.budget.limits;
         self.queued() >= self.max_messages(limits) as usize
             || self.bytes + cost > limits.max_queued_bytes
-            || budget.bytes.load(Ordering::Relaxed) + cost > limits.max_total_queued_bytes
+            || account.all_bytes() + cost > limits.max_total_queued_bytes
     }
 
-    fn drop_oldest(&mut self, budget: &Budget, lost: &mut Lost<'_>) -> bool {
+    fn drop_oldest(&mut self, account: &mut Account<'_>) -> bool {
         let Some(entry) = self.queue.pop_oldest() else { return false };
-        self.drop_entry(budget, &entry, DropCause::QueueFull, lost);
+        self.drop_entry(&entry, DropCause::QueueFull, account);
         true
     }
 
     /// Counts an entry that was taken out of the queue as lost.
-    pub(crate) fn drop_entry(&mut self, budget: &Budget, entry: &Entry, cause: DropCause, lost: &mut Lost<'_>) {
-        self.give_back(budget, entry);
-        self.count_lost(budget, cause, 1);
-        lost.settle(entry);
+    pub(crate) fn drop_entry(&mut self, entry: &Entry, cause: DropCause, account: &mut Account<'_>) {
+        self.give_back(entry, account);
+        self.count_lost(cause, account);
+        account.settle(entry);
     }
 
     /// Counts an entry that was taken out of the queue as delivered.
-    pub(crate) fn count_delivered(&mut self, budget: &Budget, entry: &Entry, lost: &mut Lost<'_>) {
-        self.give_back(budget, entry);
+    pub(crate) fn count_delivered(&mut self, entry: &Entry, account: &mut Account<'_>) {
+        self.give_back(entry, account);
         self.delivered += 1;
-        Metrics::add(&budget.metrics.delivered, 1);
-        lost.settle(entry);
+        account.delivered += 1;
+        account.settle(entry);
     }
 
     /// An entry that was taken out no longer counts against any bound.
-    pub(crate) fn give_back(&mut self, budget: &Budget, entry: &Entry) {
+    pub(crate) fn give_back(&mut self, entry: &Entry, account: &mut Account<'_>) {
         let cost = entry.message.cost() as u64;
         self.bytes -= cost;
-        budget.bytes.fetch_sub(cost, Ordering::Relaxed);
+        account.freed += cost;
         for waiter in self.room_waiters.drain(..) {
             waiter.raise(ROOM);
         }
     }
 
-    pub(crate) fn count_lost(&mut self, budget: &Budget, cause: DropCause, n: u64) {
-        budget.metrics.count_drop(cause, n);
-        self.dropped += n;
+    /// A copy comes in and counts against the bounds.
+    fn take_in(&mut self, cost: u64, account: &mut Account<'_>) {
+        self.bytes += cost;
+        account.added += cost;
+        account.copies += 1;
+    }
+
+    fn count_lost(&mut self, cause: DropCause, account: &mut Account<'_>) {
+        account.budget.metrics.count_drop(cause, 1);
+        self.dropped += 1;
         // The client is told of what a full queue cost it; it knows the rest, or asked for it.
         if cause == DropCause::QueueFull {
-            self.missed += n;
+            self.missed += 1;
         }
     }
 
@@ -311,22 +313,21 @@ impl State {
 
     /// Everything under way or waiting is lost with the session.
     pub(crate) fn drop_all(&mut self, budget: &Budget) {
-        let mut ignored = Vec::new();
-        let mut lost = Lost { session: SessionKey(0), kept: false, records: &mut ignored };
+        let mut account = Account::unkept(budget);
         let mut entries = Vec::with_capacity(self.queued());
         self.queue.drain_through(Cursor(u64::MAX), |entry| entries.push(entry));
         let tags: Vec<Tag> = self.inflight.iter().map(|(tag, _)| tag).collect();
         entries.extend(tags.into_iter().filter_map(|tag| self.inflight.remove(tag)).map(|sent| sent.entry));
         for entry in entries {
-            self.drop_entry(budget, &entry, DropCause::SessionEnded, &mut lost);
+            self.drop_entry(&entry, DropCause::SessionEnded, &mut account);
         }
         self.resend.clear();
         self.scans.clear();
     }
 
     /// Restores a recovered entry that had been handed out.
-    pub(crate) fn restore_sent(&mut self, budget: &Budget, tag: Tag, entry: Entry, received: bool) {
-        self.account(budget, &entry);
+    pub(crate) fn restore_sent(&mut self, tag: Tag, entry: Entry, received: bool, account: &mut Account<'_>) {
+        self.take_in(entry.message.cost() as u64, account);
         self.inflight.restore(tag, entry);
         if let Some(sent) = self.inflight.get_mut(tag).filter(|_| received) {
             sent.stage = crate::link::Stage::Received;
@@ -334,31 +335,70 @@ impl State {
     }
 
     /// Puts an entry that comes from elsewhere (the store, the retained tree) at the end.
-    pub(crate) fn restore(&mut self, budget: &Budget, entry: Entry) {
-        self.account(budget, &entry);
+    pub(crate) fn restore(&mut self, entry: Entry, account: &mut Account<'_>) {
+        self.take_in(entry.message.cost() as u64, account);
         self.queue.push(entry);
     }
+}
 
-    fn account(&mut self, budget: &Budget, entry: &Entry) {
-        let cost = entry.message.cost() as u64;
-        self.bytes += cost;
-        budget.bytes.fetch_add(cost, Ordering::Relaxed);
-        Metrics::add(&budget.metrics.copies, 1);
+/// The books of one visit to a session: kept beside the lock, and entered into what all sessions share once, when it
+/// is dropped.
+pub(crate) struct Account<'a> {
+    pub(crate) budget: &'a Budget,
+    session: SessionKey,
+    kept: bool,
+    /// What the store is to be told.
+    pub(crate) records: Vec<Record>,
+    copies: u64,
+    delivered: u64,
+    added: u64,
+    freed: u64,
+}
+
+impl<'a> Account<'a> {
+    pub(crate) fn new(budget: &'a Budget, session: &Session) -> Self {
+        let mut account = Self::unkept(budget);
+        (account.session, account.kept) = (session.key, session.has(KEPT));
+        account
     }
-}
 
-/// Collects the records of what leaves a kept session's queue.
-pub(crate) struct Lost<'a> {
-    pub(crate) session: SessionKey,
-    pub(crate) kept: bool,
-    pub(crate) records: &'a mut Vec<Record>,
-}
+    /// For entries whose settlement the store learns by other words, or not at all.
+    pub(crate) fn unkept(budget: &'a Budget) -> Self {
+        let (copies, delivered, added, freed) = (0, 0, 0, 0);
+        Self { budget, session: SessionKey(0), kept: false, records: Vec::new(), copies, delivered, added, freed }
+    }
 
-impl Lost<'_> {
-    pub(crate) fn settle(&mut self, entry: &Entry) {
+    /// Whether what happens to the session's QoS 1 and 2 messages is to be told to the store.
+    pub(crate) fn kept(&self) -> bool {
+        self.kept
+    }
+
+    /// A copy that came in goes again as if it had never come.
+    pub(crate) fn take_back(&mut self) {
+        self.copies = self.copies.wrapping_sub(1);
+    }
+
+    fn settle(&mut self, entry: &Entry) {
         if self.kept && entry.qos != Qos::AtMostOnce {
             self.records.push(Record::Settled(self.session, entry.cursor));
         }
+    }
+
+    /// Bytes of all queues, as far as this visit knows.
+    fn all_bytes(&self) -> u64 {
+        (self.budget.bytes.load(Ordering::Relaxed) + self.added).saturating_sub(self.freed)
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        // Atomics wrap, so a negative sum is added all the same.
+        let bytes = self.added.wrapping_sub(self.freed);
+        if bytes != 0 {
+            self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Metrics::add(&self.budget.metrics.copies, self.copies);
+        Metrics::add(&self.budget.metrics.delivered, self.delivered);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     metrics::DropCause,
     router::retained::Retained,
     session::{
-        Lost, State,
+        Account, State,
         queue::{Entry, Identifiers, Lane},
         signal::DELIVERABLE,
     },
@@ -23,15 +23,14 @@ impl Link {
     /// unsettled than the window. Gives how many were [`Taken::Sent`]; if it was ended by the budget or the visitor,
     /// [`super::Event::Deliverable`] comes again at once.
     pub fn take(&mut self, pick: Pick, budget: Budget, mut visit: impl FnMut(&Delivery<'_>) -> Taken) -> usize {
-        let mut records = Vec::new();
-        let mut round =
-            Round { link: self, left: budget, taken: 0, over: false, now: None, durable: None, records: &mut records };
+        let account = Account::new(&self.core.budget, &self.session);
+        let mut round = Round { link: self, left: budget, taken: 0, over: false, now: None, durable: None, account };
         let sent = match pick {
             Pick::Unsent => round.unsent(&mut visit),
             Pick::Inflight => round.inflight(&mut visit),
             Pick::Oldest(after) => round.oldest(after, &mut visit),
         };
-        self.core.note(&mut records);
+        self.core.note(&mut round.account.records);
         sent
     }
 }
@@ -47,23 +46,25 @@ struct Round<'a> {
     now: Option<Time>,
     /// Read when the first kept message comes.
     durable: Option<Lsn>,
-    records: &'a mut Vec<Record>,
+    account: Account<'a>,
 }
 
 impl Round<'_> {
     fn unsent(&mut self, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
-        let Some(mut state) = self.link.state() else { return 0 };
-        if !state.resend.is_empty() {
+        let Some(mut guard) = self.link.state() else { return 0 };
+        if !guard.resend.is_empty() {
             return 0;
         }
-        if !state.scans.is_empty() {
-            drop(state);
+        if !guard.scans.is_empty() {
+            drop(guard);
             // The tree's lock comes before the session's.
             let retained = self.link.core.retained.read();
             let Some(again) = self.link.state() else { return 0 };
-            state = again;
-            self.replay(&retained, &mut state, visit);
+            guard = again;
+            self.replay(&retained, &mut guard, visit);
         }
+        // The parts of the state are used side by side below.
+        let state = &mut *guard;
         while self.goes_on() {
             let Some((lane, entry)) = state.queue.next(state.window_open()) else { break };
             if entry.qos == Qos::ExactlyOnce && !self.is_durable(entry.lsn) {
@@ -72,21 +73,19 @@ impl Round<'_> {
                     break;
                 }
             }
-            if let Some(cause) = self.spoilt(&state, &entry.message) {
-                self.discard(&mut state, lane, cause);
+            if let Some(cause) = self.spoilt(state, &entry.message) {
+                self.discard(state, lane, cause);
                 continue;
             }
-            let (cost, qos) = (entry.message.cost(), entry.qos);
+            let cost = entry.message.cost();
             if !self.fits(cost) {
                 break;
             }
-            let tag = (qos != Qos::AtMostOnce).then(|| state.inflight.next_tag());
-            let (missed, expiry) = (state.missed, self.expiry_left(state.queue.next(true).map(|(_, e)| &e.message)));
-            let Some((_, entry)) = state.queue.next(state.window_open()) else { break };
-            let delivery = delivery(entry, tag, Stage::Offered, missed, expiry);
-            match visit(&delivery) {
-                Taken::Sent => self.hand_out(&mut state, lane, tag, cost),
-                Taken::TooLarge => self.discard(&mut state, lane, DropCause::TooLarge),
+            let expiry = self.expiry_left(Some(&entry.message));
+            let tag = (entry.qos != Qos::AtMostOnce).then(|| state.inflight.next_tag());
+            match visit(&delivery(entry, tag, Stage::Offered, state.missed, expiry)) {
+                Taken::Sent => self.hand_out(state, lane, tag, cost),
+                Taken::TooLarge => self.discard(state, lane, DropCause::TooLarge),
                 Taken::Stop => self.over = true,
             }
         }
@@ -94,7 +93,7 @@ impl Round<'_> {
             // Everything that waits from here on was let in under the present rights.
             state.policy = self.link.core.router.policy();
         }
-        self.look_again(&state);
+        self.look_again(state);
         self.taken
     }
 
@@ -106,23 +105,17 @@ impl Round<'_> {
         match tag {
             Some(tag) => {
                 if self.link.kept() {
-                    self.records.push(Record::Sent(self.link.session.key, entry.cursor, tag));
+                    self.account.records.push(Record::Sent(self.link.session.key, entry.cursor, tag));
                 }
                 state.inflight.push(entry);
             }
-            None => {
-                let mut ignored = Vec::new();
-                let mut lost = Lost { session: self.link.session.key, kept: false, records: &mut ignored };
-                state.count_delivered(&self.link.core.budget, &entry, &mut lost);
-            }
+            None => state.count_delivered(&entry, &mut self.account),
         }
     }
 
     fn discard(&mut self, state: &mut State, lane: Lane, cause: DropCause) {
         if let Some(entry) = state.queue.pop(lane) {
-            let kept = self.link.kept();
-            let mut lost = Lost { session: self.link.session.key, kept, records: self.records };
-            state.drop_entry(&self.link.core.budget, &entry, cause, &mut lost);
+            state.drop_entry(&entry, cause, &mut self.account);
         }
     }
 
@@ -187,12 +180,11 @@ impl Round<'_> {
 
     /// Accounts for a retained message as if it had gone through the queue.
     fn replayed(&mut self, state: &mut State, entry: Entry, taken: Taken) {
-        let budget = &self.link.core.budget;
         let cost = entry.message.cost();
         let (tagged, kept) = (entry.qos != Qos::AtMostOnce, self.link.kept());
         if tagged && kept && taken == Taken::Sent {
             // Journaled as if it had been queued: its identifier must be known after a restart.
-            self.records.push(Record::Stored {
+            self.account.records.push(Record::Stored {
                 message: entry.message.clone(),
                 places: vec![crate::store::Placed {
                     session: self.link.session.key,
@@ -205,14 +197,12 @@ impl Round<'_> {
                 retained: false,
             });
         }
-        state.restore(budget, entry);
+        state.restore(entry, &mut self.account);
         let lane = if tagged { Lane::Promised } else { Lane::Plain };
         // It stands behind whatever waits: take it from there.
         let Some(entry) = state.queue.pop_newest(lane) else { return };
         if taken == Taken::TooLarge {
-            let mut ignored = Vec::new();
-            let mut lost = Lost { session: self.link.session.key, kept: false, records: &mut ignored };
-            state.drop_entry(budget, &entry, DropCause::TooLarge, &mut lost);
+            state.drop_entry(&entry, DropCause::TooLarge, &mut self.account);
             return;
         }
         self.count(cost);
@@ -220,13 +210,11 @@ impl Round<'_> {
         if tagged {
             let tag = state.inflight.next_tag();
             if kept {
-                self.records.push(Record::Sent(self.link.session.key, entry.cursor, tag));
+                self.account.records.push(Record::Sent(self.link.session.key, entry.cursor, tag));
             }
             state.inflight.push(entry);
         } else {
-            let mut ignored = Vec::new();
-            let mut lost = Lost { session: self.link.session.key, kept: false, records: &mut ignored };
-            state.count_delivered(budget, &entry, &mut lost);
+            state.count_delivered(&entry, &mut self.account);
         }
     }
 
@@ -260,9 +248,7 @@ impl Round<'_> {
                 Taken::TooLarge => {
                     state.resend.pop_front();
                     if let Some(sent) = state.inflight.remove(tag) {
-                        let kept = self.link.kept();
-                        let mut lost = Lost { session: self.link.session.key, kept, records: self.records };
-                        state.drop_entry(&self.link.core.budget, &sent.entry, DropCause::TooLarge, &mut lost);
+                        state.drop_entry(&sent.entry, DropCause::TooLarge, &mut self.account);
                     }
                 }
                 Taken::Stop => self.over = true,
@@ -364,7 +350,7 @@ impl Round<'_> {
                         ready: true,
                         redelivered: false,
                     };
-                    state.restore(&core.budget, entry);
+                    state.restore(entry, &mut self.account);
                 }
                 true
             });
@@ -387,11 +373,9 @@ impl Round<'_> {
             }
             found
         };
-        let kept = self.link.kept();
         for (cursor, cause) in spoilt {
             if let Some(entry) = state.queue.remove(cursor) {
-                let mut lost = Lost { session: self.link.session.key, kept, records: self.records };
-                state.drop_entry(&self.link.core.budget, &entry, cause, &mut lost);
+                state.drop_entry(&entry, cause, &mut self.account);
             }
         }
     }

@@ -4,18 +4,17 @@ use super::{Cursor, Link, Lsn, Settle, Stage, Tag, UnknownCursor};
 use crate::{
     message::Qos,
     metrics::DropCause,
-    session::{Lost, State, queue::Entry, signal::DELIVERABLE},
+    session::{Account, State, signal::DELIVERABLE},
     store::Record,
 };
 
 impl Link {
     /// Settles a burst of answers under one lock; whatever matched nothing is appended to `unknown`.
     pub fn settle(&mut self, answers: &[(Tag, Settle)], unknown: &mut Vec<(Tag, Settle)>) -> Lsn {
-        let mut records = Vec::new();
+        let mut account = Account::new(&self.core.budget, &self.session);
         if let Some(mut state) = self.state() {
-            let mut lost = Lost { session: self.session.key, kept: self.kept(), records: &mut records };
             for (tag, how) in answers {
-                if !self.settle_one(&mut state, *tag, *how, &mut lost) {
+                if !self.settle_one(&mut state, *tag, *how, &mut account) {
                     unknown.push((*tag, *how));
                 }
             }
@@ -23,10 +22,10 @@ impl Link {
                 self.signal.note(DELIVERABLE);
             }
         }
-        self.core.note(&mut records)
+        self.core.note(&mut account.records)
     }
 
-    fn settle_one(&self, state: &mut State, tag: Tag, how: Settle, lost: &mut Lost<'_>) -> bool {
+    fn settle_one(&self, state: &mut State, tag: Tag, how: Settle, account: &mut Account<'_>) -> bool {
         let Some(sent) = state.inflight.get_mut(tag) else { return false };
         let fits = match how {
             Settle::Acknowledged => sent.entry.qos == Qos::AtLeastOnce,
@@ -40,24 +39,19 @@ impl Link {
         if how == Settle::Received {
             if sent.stage == Stage::Offered {
                 sent.stage = Stage::Received;
-                if lost.kept {
-                    lost.records.push(Record::Received(lost.session, sent.entry.cursor));
+                if account.kept() {
+                    account.records.push(Record::Received(self.session.key, sent.entry.cursor));
                 }
             }
             return true;
         }
         if let Some(sent) = state.inflight.remove(tag) {
-            self.finish(state, &sent.entry, how, lost);
+            match how {
+                Settle::Rejected => state.drop_entry(&sent.entry, DropCause::Rejected, account),
+                _ => state.count_delivered(&sent.entry, account),
+            }
         }
         true
-    }
-
-    fn finish(&self, state: &mut State, entry: &Entry, how: Settle, lost: &mut Lost<'_>) {
-        if how == Settle::Rejected {
-            state.drop_entry(&self.core.budget, entry, DropCause::Rejected, lost);
-        } else {
-            state.count_delivered(&self.core.budget, entry, lost);
-        }
     }
 
     /// Settles everything up to and including `cursor`. Older than what was settled before is fine and does nothing.
@@ -87,10 +81,10 @@ impl Link {
                 .map(|(tag, _)| tag)
                 .collect();
             entries.extend(tags.into_iter().filter_map(|tag| state.inflight.remove(tag)).map(|sent| sent.entry));
-            let mut ignored = Vec::new();
-            let mut lost = Lost { session: self.session.key, kept: false, records: &mut ignored };
+            // One record below says it for all of them.
+            let mut account = Account::unkept(&self.core.budget);
             for entry in &entries {
-                state.count_delivered(&self.core.budget, entry, &mut lost);
+                state.count_delivered(entry, &mut account);
             }
             if self.kept() {
                 records.push(Record::SettledThrough(self.session.key, cursor));
