@@ -165,7 +165,7 @@ pub(crate) fn python(script: &str, paho: u8, arguments: &[&str]) -> Program {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let venv = root.join("target/venv");
     let mut command = Command::new(venv.join("bin/python"));
-    command.env_remove("PYTHONPATH").arg("-u").arg(root.join("tests/clients").join(script)).args(arguments);
+    command.env_remove("PYTHONPATH").arg("-uB").arg(root.join("tests/clients").join(script)).args(arguments);
     if paho == 1 {
         command.env("PYTHONPATH", venv.join("paho1"));
     }
