@@ -160,14 +160,16 @@ pub(crate) fn rest_session(server: &Server, id: &str, filter: &str, more: &str) 
     assert_eq!(answer.status, 201, "{answer:?}");
 }
 
-/// A program of `tests/clients`, with its library's generation: `2` is today's paho-mqtt, `1` that of before.
+/// A program of `tests/clients`, and the generation of paho-mqtt it is to use: 2 is today's, 1 the one before.
 pub(crate) fn python(script: &str, paho: u8, arguments: &[&str]) -> Program {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let venv = root.join("target/venv");
-    let mut command = Command::new(venv.join("bin/python"));
+    // scripts/test makes it and says where.
+    let python =
+        std::env::var_os("WAYSTATION_TEST_PYTHON").map_or_else(|| root.join("target/venv/bin/python"), Into::into);
+    let mut command = Command::new(&python);
     command.env_remove("PYTHONPATH").arg("-uB").arg(root.join("tests/clients").join(script)).args(arguments);
     if paho == 1 {
-        command.env("PYTHONPATH", venv.join("paho1"));
+        command.env("PYTHONPATH", python.parent().expect("a folder").with_file_name("paho1"));
     }
     Program::start(&mut command)
 }
