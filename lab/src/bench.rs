@@ -1,8 +1,8 @@
 //! `waystation bench`: load against any MQTT broker, with every message accounted for.
 //!
-//! The generator has to cost clearly less than what it measures: packets are encoded once ([`template`]) and sent
-//! straight from there in writes of up to 64 KiB, what comes back is parsed by frame headers in bulk ([`wire`]), and
-//! one thread serves all connections ([`engine`]). A window bounds what is under way between the two ends, so that a
+//! The generator has to cost clearly less than what it measures: packets are encoded once (`template`) and sent
+//! straight from there in writes of up to 64 KiB, what comes back is parsed by frame headers in bulk (`wire`), and
+//! one thread serves all connections (`engine`). A window bounds what is under way between the two ends, so that a
 //! QoS 0 run measures forwarding and not a broker's way of dropping.
 
 mod args;

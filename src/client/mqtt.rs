@@ -39,12 +39,15 @@ pub(crate) async fn publish(
     loop {
         tokio::select! {
             fed = &mut feed, if total.is_none() => total = Some(fed??),
-            step = connection.step() => match step.with_context(|| address.to_string())? {
-                Step::Farewell => return Ok(()),
-                Step::Refused(why) => bail!("{address} refused the message: {why}"),
-                Step::Sent if qos == 0 => done += 1,
-                Step::Acknowledged => done += 1,
-                _ => {}
+            step = connection.step() => match step {
+                Ok(Step::Farewell) => return Ok(()),
+                Ok(Step::Refused(why)) => bail!("{address} refused the message: {why}"),
+                Ok(Step::Sent) if qos == 0 => done += 1,
+                Ok(Step::Acknowledged) => done += 1,
+                Ok(_) => {}
+                // All is acknowledged and the farewell is due: whoever hangs up first has done nobody any harm.
+                Err(_) if qos > 0 && total.is_some_and(|total| done > total) => return Ok(()),
+                Err(error) => return Err(error.context(address.to_string())),
             },
         }
         if total == Some(done) {

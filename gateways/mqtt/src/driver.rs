@@ -292,6 +292,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Nothing can be written any more: the client is gone. What it had sent before still counts: a DISCONNECT keeps
+    /// its will back, its acknowledgements settle what it got.
+    fn hear_out(&mut self, cx: &mut Context<'_>, now: Time) {
+        while matches!(&self.state, State::Up(connection) if !connection.is_closing()) {
+            let more = matches!(self.read(cx, now), Ok(Progress::Drained | Progress::MayHaveMore));
+            self.out.clear();
+            self.written = 0;
+            if !more {
+                break;
+            }
+        }
+        if let State::Up(mut connection) =
+            std::mem::replace(&mut self.state, State::Farewell { until: now, shut: true })
+        {
+            connection.handle_hang_up();
+            connection.leave(&mut self.out);
+        }
+    }
+
     /// `Ready`: the connection is closed.
     fn poll_farewell(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<()> {
         let State::Farewell { until, shut } = self.state else { return Poll::Pending };
@@ -378,9 +397,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Drive<S> {
                 }
             }
             Poll::Ready(Err(_)) => {
-                if let State::Up(connection) = &mut this.state {
-                    connection.handle_hang_up();
-                }
+                this.hear_out(cx, now);
                 return Poll::Ready(());
             }
             Poll::Pending => {

@@ -189,7 +189,13 @@ fn malformed(error: &DecodeError) -> TurnedAway {
 fn turn_away(version: Version, reason: ReasonCode, why: &str) -> TurnedAway {
     // Before MQTT 5 a malformed CONNECT is answered by closing; only six causes have a return code.
     let has_code = version == Version::V5
-        || !matches!(reason, ReasonCode::MALFORMED_PACKET | ReasonCode::PROTOCOL_ERROR | ReasonCode::PACKET_TOO_LARGE);
+        || !matches!(
+            reason,
+            ReasonCode::MALFORMED_PACKET
+                | ReasonCode::PROTOCOL_ERROR
+                | ReasonCode::PACKET_TOO_LARGE
+                | ReasonCode::TOPIC_NAME_INVALID
+        );
     let answer = if has_code { encode(version, &ConnAck { reason, ..ConnAck::default() }) } else { Vec::new() };
     TurnedAway { answer, why: why.to_owned() }
 }
