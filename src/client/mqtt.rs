@@ -35,11 +35,22 @@ pub(crate) async fn publish(
         }
         anyhow::Ok(count)
     });
+    // A poll that is given up half-way begins a second connection: it has a task to itself.
+    let (events, mut steps) = mpsc::channel(PENDING);
+    tokio::spawn(async move {
+        loop {
+            let step = connection.step().await;
+            let over = matches!(step, Ok(Step::Farewell) | Err(_));
+            if events.send(step).await.is_err() || over {
+                return;
+            }
+        }
+    });
     let (mut done, mut total) = (0, None);
     loop {
         tokio::select! {
             fed = &mut feed, if total.is_none() => total = Some(fed??),
-            step = connection.step() => match step {
+            Some(step) = steps.recv() => match step {
                 Ok(Step::Farewell) => return Ok(()),
                 Ok(Step::Refused(why)) => bail!("{address} refused the message: {why}"),
                 Ok(Step::Sent) if qos == 0 => done += 1,
