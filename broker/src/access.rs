@@ -5,7 +5,13 @@ use crate::{
     topic::{Filter, Topic},
 };
 use bytes::Bytes;
-use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+};
 
 /// The name of a session. A client id is the same client whatever road it comes by.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,7 +103,10 @@ impl Principal {
     /// Nobody in particular.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self(Arc::new(Identity { user: None, expires: None }))
+        // One for all: a hundred thousand anonymous clients need no hundred thousand names.
+        static NOBODY: LazyLock<Principal> =
+            LazyLock::new(|| Principal(Arc::new(Identity { user: None, expires: None })));
+        NOBODY.clone()
     }
 
     /// A user. The connection ends at `expires`, if set.

@@ -12,8 +12,8 @@ use crate::{
     store::{Placed, Record},
     topic::{InvalidTopic, Topic},
 };
-use parking_lot::{MutexGuard, RwLockWriteGuard};
-use std::{num::NonZeroU16, ops::Range, sync::Arc, time::Duration};
+use parking_lot::RwLockWriteGuard;
+use std::{cell::RefCell, num::NonZeroU16, ops::Range, sync::Arc, time::Duration};
 
 /// Numbers for messages are fetched in blocks of this many.
 const NUMBER_BLOCK: u64 = 256;
@@ -57,19 +57,53 @@ pub struct Publisher {
     core: Arc<Core>,
     principal: Principal,
     client: Option<ClientId>,
-    origin: Arc<Origin>,
+    /// Made with the first message: most clients only listen.
+    origin: Option<Arc<Origin>>,
     /// The session that QoS 2 identifiers belong to, and the link that fences.
     session: Option<(Arc<Session>, Arc<Signal>)>,
     internal: bool,
     last: Option<Last>,
+    /// `None` between bursts: an idle connection keeps no buffer.
+    batch: Option<Box<Batch>>,
+    numbers: Range<u64>,
+}
+
+/// What is staged and not flushed.
+#[derive(Default)]
+struct Batch {
     staged: Vec<Staged>,
     /// Runs of staged messages with one route; each begins where the one before ends.
     runs: Vec<Run>,
-    numbers: Range<u64>,
     now: Option<Time>,
     /// Something staged needs more than a push into queues.
     careful: bool,
     has_exactly_once: bool,
+}
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "a publisher holds a box too: eight bytes while it is idle")]
+    /// Batches that are not in use, with the room they grew.
+    static SPARE: RefCell<Vec<Box<Batch>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Spare batches a thread keeps; more are in use at once only while connections stage without flushing.
+const MOST_SPARE: usize = 16;
+
+impl Batch {
+    fn new() -> Box<Self> {
+        SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    fn recycle(mut self: Box<Self>) {
+        self.staged.clear();
+        self.runs.clear();
+        (self.now, self.careful, self.has_exactly_once) = (None, false, false);
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MOST_SPARE {
+                spare.push(self);
+            }
+        });
+    }
 }
 
 /// The route of the last topic: consecutive publications mostly go the same way.
@@ -94,8 +128,7 @@ struct Staged {
 
 impl Publisher {
     pub(crate) fn sessionless(core: Arc<Core>, principal: Principal, client: Option<ClientId>) -> Self {
-        let origin = core.origin(&principal, client.as_ref(), 0);
-        Self::new(core, principal, client, origin, None)
+        Self::new(core, principal, client, None)
     }
 
     pub(crate) fn of_session(
@@ -104,33 +137,16 @@ impl Publisher {
         session: &Arc<Session>,
         signal: &Arc<Signal>,
     ) -> Self {
-        let origin = core.origin(&principal, session.client.as_ref(), session.id);
-        let holder = Some((session.clone(), signal.clone()));
-        Self::new(core, principal, session.client.clone(), origin, holder)
+        Self::new(core, principal, session.client.clone(), Some((session.clone(), signal.clone())))
     }
 
     fn new(
         core: Arc<Core>,
         principal: Principal,
         client: Option<ClientId>,
-        origin: Arc<Origin>,
         session: Option<(Arc<Session>, Arc<Signal>)>,
     ) -> Self {
-        Self {
-            core,
-            principal,
-            client,
-            origin,
-            session,
-            internal: false,
-            last: None,
-            staged: Vec::new(),
-            runs: Vec::new(),
-            numbers: 0..0,
-            now: None,
-            careful: false,
-            has_exactly_once: false,
-        }
+        Self { core, principal, client, origin: None, session, internal: false, last: None, batch: None, numbers: 0..0 }
     }
 
     /// The topic of these bytes: the last one again without looking, or a known one, or a new one.
@@ -193,7 +209,12 @@ impl Publisher {
         if message.payload.len() + message.topic.as_str().len() > limits.max_packet_size as usize {
             return Err(Refused::TooLarge);
         }
-        let now = *self.now.get_or_insert_with(|| self.core.clock.now());
+        let batch = self.batch.get_or_insert_with(Batch::new);
+        let now = *batch.now.get_or_insert_with(|| self.core.clock.now());
+        let origin = self.origin.get_or_insert_with(|| {
+            let session = self.session.as_ref().map_or(0, |(session, _)| session.id);
+            self.core.origin(&self.principal, self.client.as_ref(), session)
+        });
         let number = match self.numbers.next() {
             Some(number) => number,
             None => {
@@ -203,7 +224,7 @@ impl Publisher {
         };
         let head = Head {
             topic: message.topic,
-            origin: self.origin.clone(),
+            origin: origin.clone(),
             id: MessageId(number),
             time: now,
             expires: message.expiry.map(|s| now.after(Duration::from_secs(s.into()))),
@@ -211,18 +232,19 @@ impl Publisher {
             qos: message.qos,
             retain: message.retain,
         };
-        self.careful |= message.retain || message.condition.is_some();
-        self.has_exactly_once |= message.exactly_once.is_some();
-        self.staged.push(Staged {
+        batch.careful |= message.retain || message.condition.is_some();
+        batch.has_exactly_once |= message.exactly_once.is_some();
+        batch.staged.push(Staged {
             message: Message::new(head, message.payload),
             token,
             exactly_once: message.exactly_once,
             condition: message.condition.map(Box::new),
             verdict: None,
         });
-        match self.runs.last_mut() {
-            Some(run) if Arc::ptr_eq(&run.route, &last.route) => run.end = self.staged.len(),
-            _ => self.runs.push(Run { route: last.route.clone(), end: self.staged.len() }),
+        let end = batch.staged.len();
+        match batch.runs.last_mut() {
+            Some(run) if Arc::ptr_eq(&run.route, &last.route) => run.end = end,
+            _ => batch.runs.push(Run { route: last.route.clone(), end }),
         }
         Ok(())
     }
@@ -230,40 +252,36 @@ impl Publisher {
     /// Routes what is staged: one lock and one wake-up a subscriber and run. Appends one receipt per staged message,
     /// in order. Hold acknowledgements until the position is durable. A fenced link's messages vanish without receipt.
     pub fn flush(&mut self, receipts: &mut Vec<Receipt>) -> Lsn {
-        self.now = None;
-        if self.staged.is_empty() {
-            return Lsn::default();
-        }
-        let session = self.session.clone();
-        let mut incoming = session.as_ref().map(|(session, _)| session.incoming.lock());
-        let lsn = match &session {
-            Some((_, signal)) if signal.detached().is_some() => Lsn::default(),
-            _ => self.route(incoming.as_mut(), receipts),
+        let Some(mut batch) = self.batch.take() else { return Lsn::default() };
+        let lsn = match &self.session {
+            None => self.route(&mut batch, None, receipts),
+            Some((session, signal)) => {
+                let mut incoming = session.incoming.lock();
+                match signal.detached() {
+                    Some(_) => Lsn::default(),
+                    None => self.route(&mut batch, Some(&mut incoming), receipts),
+                }
+            }
         };
-        self.staged.clear();
-        self.runs.clear();
-        (self.careful, self.has_exactly_once) = (false, false);
-        if self.staged.capacity() > 64 {
-            // An idle connection keeps no buffer.
-            (self.staged, self.runs) = (Vec::new(), Vec::new());
-        }
+        batch.recycle();
         lsn
     }
 
-    fn route(&mut self, mut incoming: Option<&mut MutexGuard<'_, Incoming>>, receipts: &mut Vec<Receipt>) -> Lsn {
-        if let Some(incoming) = incoming.as_mut().filter(|_| self.has_exactly_once) {
-            for staged in &mut self.staged {
+    fn route(&self, batch: &mut Batch, mut incoming: Option<&mut Incoming>, receipts: &mut Vec<Receipt>) -> Lsn {
+        if let Some(incoming) = incoming.as_mut().filter(|_| batch.has_exactly_once) {
+            for staged in &mut batch.staged {
                 let seen = staged.exactly_once.is_some_and(|id| !incoming.unreleased.insert(id));
                 staged.verdict = seen.then_some(Outcome::Duplicate);
             }
         }
-        let lsn = if self.careful || self.needs_journal() { self.reserve_and_journal() } else { Lsn::default() };
+        let lsn =
+            if batch.careful || self.needs_journal(batch) { self.reserve_and_journal(batch) } else { Lsn::default() };
         let (mut start, mut published, mut bytes, mut refused) = (0, 0, 0, 0);
-        for run in &self.runs {
-            let batch = &self.staged[start..run.end];
+        for run in &batch.runs {
+            let messages = &batch.staged[start..run.end];
             start = run.end;
-            let matched = self.core.deliver(&run.route, batch, self.origin.session, lsn);
-            for staged in batch {
+            let matched = self.core.deliver(&run.route, messages);
+            for staged in messages {
                 let id = staged.message.id();
                 let outcome = staged.verdict.unwrap_or(Outcome::Accepted { matched, id });
                 match outcome {
@@ -298,11 +316,11 @@ impl Publisher {
     }
 
     /// Whether anything staged must be reserved or journaled before it is queued.
-    fn needs_journal(&self) -> bool {
-        let own = self.has_exactly_once && self.session.as_ref().is_some_and(|(session, _)| session.has(KEPT));
+    fn needs_journal(&self, batch: &Batch) -> bool {
+        let own = batch.has_exactly_once && self.session.as_ref().is_some_and(|(session, _)| session.has(KEPT));
         let mut start = 0;
-        own || self.runs.iter().any(|run| {
-            let promised = self.staged[start..run.end].iter().any(|s| s.message.qos() != Qos::AtMostOnce);
+        own || batch.runs.iter().any(|run| {
+            let promised = batch.staged[start..run.end].iter().any(|s| s.message.qos() != Qos::AtMostOnce);
             start = run.end;
             promised && run.route.targets.iter().any(|target| target.session.has(KEPT | REJECTS))
         })
@@ -310,9 +328,9 @@ impl Publisher {
 
     /// For messages that must be journaled, may be refused, or change a topic's state: reserves their places, appends
     /// them as one batch, sets the states. What is refused gets its verdict; `deliver` does the rest.
-    fn reserve_and_journal(&mut self) -> Lsn {
+    fn reserve_and_journal(&self, batch: &mut Batch) -> Lsn {
         let core = self.core.clone();
-        let mut retained = self.careful.then(|| core.retained.write());
+        let mut retained = batch.careful.then(|| core.retained.write());
         let mut journal = Journal {
             core: &core,
             waiting: self.session.as_ref().map(|(_, signal)| signal),
@@ -321,8 +339,8 @@ impl Publisher {
         };
         let own_key = self.session.as_ref().filter(|(session, _)| session.has(KEPT)).map(|(session, _)| session.key);
         let mut start = 0;
-        for run in &self.runs {
-            for staged in &mut self.staged[start..run.end] {
+        for run in &batch.runs {
+            for staged in &mut batch.staged[start..run.end] {
                 if staged.verdict.is_none() {
                     let incoming = own_key.zip(staged.exactly_once);
                     staged.verdict = journal.take_in(&run.route, staged, incoming, retained.as_mut()).err();
@@ -344,7 +362,7 @@ impl Publisher {
                     state.ring();
                 }
                 if let Some(retained) = retained.as_mut() {
-                    let accepted = self.staged.iter().filter(|s| s.verdict.is_none() && s.message.retain());
+                    let accepted = batch.staged.iter().filter(|s| s.verdict.is_none() && s.message.retain());
                     accepted.for_each(|s| retained.set(&s.message));
                 }
                 lsn
@@ -356,7 +374,7 @@ impl Publisher {
                 if let Some((_, signal)) = &self.session {
                     core.wait_for_store(signal);
                 }
-                for staged in &mut self.staged {
+                for staged in &mut batch.staged {
                     let promised = staged.message.qos() != Qos::AtMostOnce;
                     let hurt = promised || staged.message.retain() || staged.condition.is_some();
                     if staged.verdict.is_none() && hurt {
@@ -499,7 +517,8 @@ impl Condition {
 impl Core {
     /// Puts a run of messages into the queues of its route, as far as they have no place yet. Gives the number of
     /// sessions that match.
-    fn deliver(&self, route: &Route, batch: &[Staged], publisher: u32, _lsn: Lsn) -> u32 {
+    fn deliver(&self, route: &Route, batch: &[Staged]) -> u32 {
+        let publisher = batch.first().map_or(0, |staged| staged.message.head().origin.session);
         let mut matched = 0;
         let mut records = Vec::new();
         for target in &route.targets {
@@ -541,6 +560,6 @@ impl Core {
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher").field("client", &self.client).field("staged", &self.staged.len()).finish()
+        f.debug_struct("Publisher").field("client", &self.client).finish_non_exhaustive()
     }
 }

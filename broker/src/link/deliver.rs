@@ -16,6 +16,7 @@ use crate::{
     store::Record,
 };
 use parking_lot::RwLockReadGuard;
+use std::collections::VecDeque;
 use triomphe::ThinArc;
 
 impl Link {
@@ -176,6 +177,8 @@ impl Round<'_> {
                 return;
             }
         }
+        // A session that has seen its retained messages keeps no buffer for more.
+        state.scans = VecDeque::new();
     }
 
     /// Accounts for a retained message as if it had gone through the queue.
@@ -360,6 +363,8 @@ impl Round<'_> {
                 return;
             }
         }
+        // A session that has seen its retained messages keeps no buffer for more.
+        state.scans = VecDeque::new();
     }
 
     /// Before a page is shown, what may no longer be shown goes.

@@ -61,16 +61,16 @@ impl Gateway for MqttSn {
             let (end, ended) = oneshot::channel::<Result<(), std::io::Error>>();
             let (broker, settings, who) = (cx.broker.clone(), settings.clone(), who.clone());
             // All boards of a socket live on one loop; its sessions are met from any.
-            cx.loops.spawn(move || async move {
-                let result = match UdpSocket::from_std(socket) {
-                    Ok(socket) => {
-                        Driver::new(socket, broker, settings, config.gateway_id, who).run(stopped).await;
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                };
-                // Nobody listens any more if the deadline has passed.
-                drop(end.send(result));
+            cx.loops.spawn(move || match UdpSocket::from_std(socket) {
+                Ok(socket) => Some(async move {
+                    Driver::new(socket, broker, settings, config.gateway_id, who).run(stopped).await;
+                    // Nobody listens any more if the deadline has passed.
+                    drop(end.send(Ok(())));
+                }),
+                Err(error) => {
+                    drop(end.send(Err(error)));
+                    None
+                }
             });
             stops.push(stop);
             ends.push(ended);

@@ -80,10 +80,11 @@ async fn accept(mut acceptor: waystation_kit::Acceptor, shared: Arc<Shared>, loo
     loop {
         let (stream, peer) = acceptor.accept().await;
         let shared = shared.clone();
-        loops.spawn(move || async move {
-            match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => Drive::new(stream, peer, shared).await,
-                Err(error) => tracing::warn!(%peer, %error, "cannot watch the connection"),
+        loops.spawn(move || match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => Some(Drive::new(stream, peer, shared)),
+            Err(error) => {
+                tracing::warn!(%peer, %error, "cannot watch the connection");
+                None
             }
         });
     }
