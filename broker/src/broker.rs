@@ -355,8 +355,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn origin(&self, principal: &Principal, client: Option<&ClientId>, session: u32) -> Arc<Origin> {
-        Arc::new(Origin { client: client.cloned(), user: principal.name().map(Into::into), session })
+    pub(crate) fn origin(&self, principal: &Principal, client: Option<ClientId>, session: u32) -> Arc<Origin> {
+        Arc::new(Origin { client, user: principal.name().map(Into::into), session })
     }
 }
 

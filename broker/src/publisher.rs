@@ -55,17 +55,20 @@ pub enum Outcome {
 /// What is staged and not flushed is forgotten when it is dropped.
 pub struct Publisher {
     core: Arc<Core>,
-    principal: Principal,
-    client: Option<ClientId>,
-    /// Made with the first message: most clients only listen.
-    origin: Option<Arc<Origin>>,
-    /// The session that QoS 2 identifiers belong to, and the link that fences.
-    session: Option<(Arc<Session>, Arc<Signal>)>,
-    internal: bool,
+    pub(crate) principal: Principal,
+    from: From,
     last: Option<Last>,
     /// `None` between bursts: an idle connection keeps no buffer.
     batch: Option<Box<Batch>>,
-    numbers: Range<u64>,
+}
+
+/// Who publishes.
+enum From {
+    /// The holder of a session: QoS 2 identifiers belong to it, and its link fences. The origin is made with the
+    /// first message: most clients only listen.
+    Link { session: Arc<Session>, signal: Arc<Signal>, origin: Option<Arc<Origin>> },
+    /// Somebody without a session.
+    Passer(Arc<Origin>),
 }
 
 /// What is staged and not flushed.
@@ -74,6 +77,8 @@ struct Batch {
     staged: Vec<Staged>,
     /// Runs of staged messages with one route; each begins where the one before ends.
     runs: Vec<Run>,
+    /// Numbers fetched for messages and not used yet.
+    numbers: Range<u64>,
     now: Option<Time>,
     /// Something staged needs more than a push into queues.
     careful: bool,
@@ -128,25 +133,32 @@ struct Staged {
 
 impl Publisher {
     pub(crate) fn sessionless(core: Arc<Core>, principal: Principal, client: Option<ClientId>) -> Self {
-        Self::new(core, principal, client, None)
+        let origin = core.origin(&principal, client, 0);
+        Self { core, principal, from: From::Passer(origin), last: None, batch: None }
     }
 
     pub(crate) fn of_session(
         core: Arc<Core>,
         principal: Principal,
-        session: &Arc<Session>,
-        signal: &Arc<Signal>,
+        session: Arc<Session>,
+        signal: Arc<Signal>,
     ) -> Self {
-        Self::new(core, principal, session.client.clone(), Some((session.clone(), signal.clone())))
+        Self { core, principal, from: From::Link { session, signal, origin: None }, last: None, batch: None }
     }
 
-    fn new(
-        core: Arc<Core>,
-        principal: Principal,
-        client: Option<ClientId>,
-        session: Option<(Arc<Session>, Arc<Signal>)>,
-    ) -> Self {
-        Self { core, principal, client, origin: None, session, internal: false, last: None, batch: None, numbers: 0..0 }
+    fn client(&self) -> Option<&ClientId> {
+        match &self.from {
+            From::Link { session, .. } => session.client.as_ref(),
+            From::Passer(origin) => origin.client.as_ref(),
+        }
+    }
+
+    /// The session and the link that hold this publisher.
+    fn holder(&self) -> Option<(&Arc<Session>, &Arc<Signal>)> {
+        match &self.from {
+            From::Link { session, signal, .. } => Some((session, signal)),
+            From::Passer(_) => None,
+        }
     }
 
     /// The topic of these bytes: the last one again without looking, or a known one, or a new one.
@@ -175,8 +187,7 @@ impl Publisher {
 
     /// Remembers a route, and whether this principal may use it.
     fn go(&mut self, route: Arc<Route>) -> &Last {
-        let may_publish =
-            self.core.may_publish_from(&self.principal, self.client.as_ref(), &route.topic, self.internal);
+        let may_publish = self.core.may_publish_from(&self.principal, self.client(), &route.topic, false);
         self.last.insert(Last { route, may_publish })
     }
 
@@ -211,15 +222,17 @@ impl Publisher {
         }
         let batch = self.batch.get_or_insert_with(Batch::new);
         let now = *batch.now.get_or_insert_with(|| self.core.clock.now());
-        let origin = self.origin.get_or_insert_with(|| {
-            let session = self.session.as_ref().map_or(0, |(session, _)| session.id);
-            self.core.origin(&self.principal, self.client.as_ref(), session)
-        });
-        let number = match self.numbers.next() {
+        let origin = match &mut self.from {
+            From::Passer(origin) => origin,
+            From::Link { session, origin, .. } => {
+                origin.get_or_insert_with(|| self.core.origin(&self.principal, session.client.clone(), session.id))
+            }
+        };
+        let number = match batch.numbers.next() {
             Some(number) => number,
             None => {
-                self.numbers = self.core.numbers(NUMBER_BLOCK);
-                self.numbers.next().unwrap_or_default()
+                batch.numbers = self.core.numbers(NUMBER_BLOCK);
+                batch.numbers.next().unwrap_or_default()
             }
         };
         let head = Head {
@@ -253,7 +266,7 @@ impl Publisher {
     /// in order. Hold acknowledgements until the position is durable. A fenced link's messages vanish without receipt.
     pub fn flush(&mut self, receipts: &mut Vec<Receipt>) -> Lsn {
         let Some(mut batch) = self.batch.take() else { return Lsn::default() };
-        let lsn = match &self.session {
+        let lsn = match self.holder() {
             None => self.route(&mut batch, None, receipts),
             Some((session, signal)) => {
                 let mut incoming = session.incoming.lock();
@@ -270,7 +283,7 @@ impl Publisher {
     fn route(&self, batch: &mut Batch, mut incoming: Option<&mut Incoming>, receipts: &mut Vec<Receipt>) -> Lsn {
         if let Some(incoming) = incoming.as_mut().filter(|_| batch.has_exactly_once) {
             for staged in &mut batch.staged {
-                let seen = staged.exactly_once.is_some_and(|id| !incoming.unreleased.insert(id));
+                let seen = staged.exactly_once.is_some_and(|id| !incoming.insert(id));
                 staged.verdict = seen.then_some(Outcome::Duplicate);
             }
         }
@@ -296,7 +309,7 @@ impl Publisher {
                     && !matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate)
                 {
                     // PUBREC with an error ends the exchange: the identifier is free [MQTT-4.3.3-8].
-                    incoming.unreleased.remove(&id);
+                    incoming.remove(id);
                 }
                 receipts.push(Receipt { token: staged.token, outcome });
             }
@@ -317,7 +330,7 @@ impl Publisher {
 
     /// Whether anything staged must be reserved or journaled before it is queued.
     fn needs_journal(&self, batch: &Batch) -> bool {
-        let own = batch.has_exactly_once && self.session.as_ref().is_some_and(|(session, _)| session.has(KEPT));
+        let own = batch.has_exactly_once && self.holder().is_some_and(|(session, _)| session.has(KEPT));
         let mut start = 0;
         own || batch.runs.iter().any(|run| {
             let promised = batch.staged[start..run.end].iter().any(|s| s.message.qos() != Qos::AtMostOnce);
@@ -333,11 +346,11 @@ impl Publisher {
         let mut retained = batch.careful.then(|| core.retained.write());
         let mut journal = Journal {
             core: &core,
-            waiting: self.session.as_ref().map(|(_, signal)| signal),
+            waiting: self.holder().map(|(_, signal)| signal),
             records: Vec::new(),
             placed: Vec::new(),
         };
-        let own_key = self.session.as_ref().filter(|(session, _)| session.has(KEPT)).map(|(session, _)| session.key);
+        let own_key = self.holder().filter(|(session, _)| session.has(KEPT)).map(|(session, _)| session.key);
         let mut start = 0;
         for run in &batch.runs {
             for staged in &mut batch.staged[start..run.end] {
@@ -371,7 +384,7 @@ impl Publisher {
                 for (session, cursor) in placed {
                     cancel(&core, &session, cursor);
                 }
-                if let Some((_, signal)) = &self.session {
+                if let Some((_, signal)) = self.holder() {
                     core.wait_for_store(signal);
                 }
                 for staged in &mut batch.staged {
@@ -560,6 +573,6 @@ impl Core {
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher").field("client", &self.client).finish_non_exhaustive()
+        f.debug_struct("Publisher").field("client", &self.client()).finish_non_exhaustive()
     }
 }

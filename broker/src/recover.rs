@@ -139,7 +139,7 @@ impl Broker {
                 key,
                 client: Some(client.clone()),
                 traits: AtomicU8::new(if expiry > 0 { KEPT } else { 0 }),
-                incoming: Mutex::new(Incoming { unreleased: draft.unreleased }),
+                incoming: Mutex::new(Incoming::new(draft.unreleased.into_iter().collect())),
                 state: Mutex::new(state),
             })
         });

@@ -50,8 +50,37 @@ pub(crate) struct Session {
 /// The publishing side. Held during a flush: a takeover waits for it, and fences what comes after.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
-    /// QoS 2 packet identifiers that await PUBREL; bounded by the receive maximum, which the gateway enforces.
-    pub(crate) unreleased: hashbrown::HashSet<NonZeroU16>,
+    /// QoS 2 packet identifiers that await PUBREL, in ascending order; bounded by the receive maximum, which the
+    /// gateway enforces.
+    unreleased: Vec<NonZeroU16>,
+}
+
+impl Incoming {
+    pub(crate) fn new(mut unreleased: Vec<NonZeroU16>) -> Self {
+        unreleased.sort_unstable();
+        Self { unreleased }
+    }
+
+    /// `false`: it was there.
+    pub(crate) fn insert(&mut self, id: NonZeroU16) -> bool {
+        // Clients count upwards, so it nearly always belongs at the end.
+        match self.unreleased.binary_search(&id) {
+            Ok(_) => false,
+            Err(at) => {
+                self.unreleased.insert(at, id);
+                true
+            }
+        }
+    }
+
+    /// `false`: it was not there.
+    pub(crate) fn remove(&mut self, id: NonZeroU16) -> bool {
+        self.unreleased.binary_search(&id).map(|at| self.unreleased.remove(at)).is_ok()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.unreleased.len()
+    }
 }
 
 /// The receiving side, and everything else.

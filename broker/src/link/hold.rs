@@ -2,7 +2,7 @@
 
 use super::{Detach, Event, Interest, Lsn, Refused, SessionOptions};
 use crate::{
-    access::{ClientId, Principal},
+    access::{ClientId, Peer, Principal},
     broker::Core,
     limits::Overflow,
     message::Will,
@@ -27,16 +27,13 @@ pub struct Link {
     pub(super) core: Arc<Core>,
     pub(super) session: Arc<Session>,
     pub(super) signal: Arc<Signal>,
-    principal: Principal,
     publisher: Publisher,
-    /// How the link is to be left when it is dropped.
-    how: Detach,
 }
 
 impl Link {
     pub(crate) fn new(core: Arc<Core>, session: Arc<Session>, signal: Arc<Signal>, principal: Principal) -> Self {
-        let publisher = Publisher::of_session(core.clone(), principal.clone(), &session, &signal);
-        Self { core, session, signal, principal, publisher, how: Detach::WithWill }
+        let publisher = Publisher::of_session(core.clone(), principal, session.clone(), signal.clone());
+        Self { core, session, signal, publisher }
     }
 
     /// The way in for what this client publishes.
@@ -51,10 +48,16 @@ impl Link {
         self.session.client.as_ref()
     }
 
+    /// Where the client speaks from. Takes the session's lock.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.session.state.lock().peer
+    }
+
     /// Who the client is.
     #[must_use]
     pub fn principal(&self) -> &Principal {
-        &self.principal
+        &self.publisher.principal
     }
 
     /// The session's state, unless another link holds it by now.
@@ -70,7 +73,7 @@ impl Link {
     /// Incoming QoS 2: PUBREL frees the publisher's packet identifier. `false`: it was not in use.
     pub fn release(&mut self, packet_id: NonZeroU16) -> (Lsn, bool) {
         let mut incoming = self.session.incoming.lock();
-        if self.signal.detached().is_some() || !incoming.unreleased.remove(&packet_id) {
+        if self.signal.detached().is_some() || !incoming.remove(packet_id) {
             return (Lsn::default(), false);
         }
         if !self.kept() {
@@ -82,7 +85,7 @@ impl Link {
     /// Incoming QoS 2 publications that await their PUBREL (for the receive maximum).
     #[must_use]
     pub fn unreleased(&self) -> usize {
-        self.session.incoming.lock().unreleased.len()
+        self.session.incoming.lock().len()
     }
 
     /// Whether everything up to `lsn` is as safe as promised. If not, an [`Event::Durable`] will come for it.
@@ -133,7 +136,7 @@ impl Link {
     pub fn set_will(&mut self, will: Option<Will>) -> Result<Lsn, Refused> {
         let may = |topic: &Topic| {
             let peer = self.session.state.lock().peer;
-            self.core.may_publish(&self.principal, self.client_id(), topic, peer)
+            self.core.may_publish(self.principal(), self.client_id(), topic, peer)
         };
         if will.as_ref().is_some_and(|will| !may(&will.topic)) {
             return Err(Refused::NotAuthorized);
@@ -184,14 +187,15 @@ impl Link {
     }
 
     /// Lets go of the session.
-    pub fn detach(mut self, how: Detach) {
-        self.how = how;
+    pub fn detach(self, how: Detach) {
+        // What is dropped afterwards holds nothing any more.
+        self.core.detach(&self.session, &self.signal, how == Detach::WithWill);
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.core.detach(&self.session, &self.signal, self.how == Detach::WithWill);
+        self.core.detach(&self.session, &self.signal, true);
     }
 }
 

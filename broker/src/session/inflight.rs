@@ -25,26 +25,27 @@ pub(crate) struct Inflight {
     window: VecDeque<Option<Sent>>,
     /// The tag of the window's first place.
     first: u16,
-    stragglers: HashMap<u16, Sent>,
-    count: usize,
-    live: usize,
+    count: u16,
+    live: u16,
+    /// Boxed: hardly any session ever has one.
+    stragglers: Option<Box<HashMap<u16, Sent>>>,
 }
 
 impl Inflight {
     pub(crate) fn len(&self) -> usize {
-        self.count
+        usize::from(self.count)
     }
 
     /// Deliveries sent over the present connection and not settled.
     pub(crate) fn live(&self) -> usize {
-        self.live
+        usize::from(self.live)
     }
 
     /// The tag the next delivery will get. Fewer than 65,535 are ever under way, so there always is one.
     pub(crate) fn next_tag(&mut self) -> Tag {
         loop {
             let number = self.number_at(self.window.len());
-            match self.stragglers.contains_key(&number) {
+            match self.stragglers.as_ref().is_some_and(|aside| aside.contains_key(&number)) {
                 // A hole: settled before it was used.
                 true => self.push_slot(None),
                 false => return Tag(NonZeroU16::new(number).unwrap_or(NonZeroU16::MIN)),
@@ -68,24 +69,24 @@ impl Inflight {
         }
         match self.number_at(self.window.len()) == tag.0.get() {
             true => self.push_slot(Some(sent)),
-            false => drop(self.stragglers.insert(tag.0.get(), sent)),
+            false => self.put_aside(tag.0.get(), sent),
         }
     }
 
     pub(crate) fn get_mut(&mut self, tag: Tag) -> Option<&mut Sent> {
         match self.place(tag) {
             Some(at) if self.window[at].is_some() => self.window[at].as_mut(),
-            _ => self.stragglers.get_mut(&tag.0.get()),
+            _ => self.stragglers.as_mut()?.get_mut(&tag.0.get()),
         }
     }
 
     pub(crate) fn remove(&mut self, tag: Tag) -> Option<Sent> {
         let sent = match self.place(tag) {
             Some(at) if self.window[at].is_some() => self.window[at].take(),
-            _ => self.stragglers.remove(&tag.0.get()),
+            _ => self.stragglers.as_mut()?.remove(&tag.0.get()),
         }?;
         self.count -= 1;
-        self.live -= usize::from(sent.live);
+        self.live -= u16::from(sent.live);
         while let Some(None) = self.window.front() {
             self.window.pop_front();
             self.first = next(self.first);
@@ -97,14 +98,14 @@ impl Inflight {
     pub(crate) fn set_live(&mut self, tag: Tag) {
         if let Some(sent) = self.get_mut(tag) {
             let before = std::mem::replace(&mut sent.live, true);
-            self.live += usize::from(!before);
+            self.live += u16::from(!before);
         }
     }
 
     /// The connection is gone: nothing is live. Gives the tags in the order of first sending.
     pub(crate) fn rest(&mut self) -> VecDeque<Tag> {
         self.live = 0;
-        let mut order: Vec<(crate::link::Cursor, Tag)> = Vec::with_capacity(self.count);
+        let mut order: Vec<(crate::link::Cursor, Tag)> = Vec::with_capacity(usize::from(self.count));
         let first = self.first;
         for (at, slot) in self.window.iter_mut().enumerate() {
             if let (Some(sent), Some(tag)) = (slot, NonZeroU16::new(number(first, at))) {
@@ -113,7 +114,7 @@ impl Inflight {
             }
         }
         let in_window = order.len();
-        for (tag, sent) in &mut self.stragglers {
+        for (tag, sent) in self.stragglers.iter_mut().flat_map(|aside| aside.iter_mut()) {
             sent.live = false;
             order.extend(NonZeroU16::new(*tag).map(|tag| (sent.entry.cursor, Tag(tag))));
         }
@@ -129,7 +130,11 @@ impl Inflight {
             .iter()
             .enumerate()
             .filter_map(|(at, slot)| Some((Tag(NonZeroU16::new(self.number_at(at))?), slot.as_ref()?)));
-        let aside = self.stragglers.iter().filter_map(|(tag, sent)| Some((Tag(NonZeroU16::new(*tag)?), sent)));
+        let aside = self
+            .stragglers
+            .iter()
+            .flat_map(|aside| aside.iter())
+            .filter_map(|(tag, sent)| Some((Tag(NonZeroU16::new(*tag)?), sent)));
         aside.chain(window)
     }
 
@@ -140,11 +145,15 @@ impl Inflight {
         if self.window.len() >= SPAN {
             let first = self.first;
             if let Some(Some(sent)) = self.window.pop_front() {
-                self.stragglers.insert(first, sent);
+                self.put_aside(first, sent);
             }
             self.first = next(first);
         }
         self.window.push_back(slot);
+    }
+
+    fn put_aside(&mut self, tag: u16, sent: Sent) {
+        self.stragglers.get_or_insert_default().insert(tag, sent);
     }
 
     fn place(&self, tag: Tag) -> Option<usize> {

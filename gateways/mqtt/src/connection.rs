@@ -204,6 +204,11 @@ impl Connection {
         self.link.detach(closing.how);
     }
 
+    /// Where the client speaks from, for the log.
+    pub(crate) fn peer(&self) -> waystation_broker::Peer {
+        self.link.peer()
+    }
+
     /// The client id, for the log.
     pub(crate) fn client(&self) -> &str {
         self.link.client_id().map_or("", |id| id.as_str())

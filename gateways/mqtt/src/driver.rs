@@ -50,7 +50,6 @@ pub(crate) struct Shared {
 pub(crate) struct Drive<S> {
     stream: S,
     shared: Arc<Shared>,
-    peer: SocketAddr,
     state: State,
     /// Bytes of a packet that is not whole yet; at most `limits.max_packet_size` and one read.
     carry: Vec<u8>,
@@ -63,10 +62,10 @@ pub(crate) struct Drive<S> {
     place: Option<Place>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly every connection is up: a box would be one more allocation each")]
 enum State {
     /// Waits for CONNECT.
     Greeting {
+        peer: SocketAddr,
         until: Time,
     },
     /// The core decides.
@@ -81,6 +80,7 @@ enum State {
 }
 
 struct Attaching {
+    peer: SocketAddr,
     terms: Terms,
     answer: Pin<Box<dyn Future<Output = Result<Attached, Refusal>> + Send>>,
 }
@@ -93,8 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         Self {
             stream,
             shared,
-            peer,
-            state: State::Greeting { until },
+            state: State::Greeting { peer, until },
             carry: Vec::new(),
             out: Vec::new(),
             written: 0,
@@ -155,7 +154,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
 
     fn handle_bytes(&mut self, now: Time, bytes: &[u8]) -> usize {
         match &mut self.state {
-            State::Greeting { .. } => self.knock(now, bytes),
+            State::Greeting { peer, .. } => {
+                let peer = *peer;
+                self.knock(now, peer, bytes)
+            }
             State::Up(connection) => {
                 let limits = self.shared.broker.limits();
                 SCRATCH.with_borrow_mut(|scratch| connection.handle_bytes(now, bytes, limits, scratch, &mut self.out))
@@ -166,26 +168,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
     }
 
-    fn knock(&mut self, now: Time, bytes: &[u8]) -> usize {
+    fn knock(&mut self, now: Time, peer: SocketAddr, bytes: &[u8]) -> usize {
         let shared = &self.shared;
-        match handshake::knock(bytes, &shared.name, Peer(Some(self.peer)), shared.broker.limits()) {
+        match handshake::knock(bytes, &shared.name, Peer(Some(peer)), shared.broker.limits()) {
             Ok(None) => 0,
             Ok(Some((knock, used))) => {
                 let Knock { hello, terms } = *knock;
                 let broker = shared.broker.clone();
                 let answer = Box::pin(async move { broker.attach(hello).await });
-                self.state = State::Attaching(Box::new(Attaching { terms, answer }));
+                self.state = State::Attaching(Box::new(Attaching { peer, terms, answer }));
                 used
             }
             Err(turned_away) => {
-                self.turn_away(now, turned_away);
+                self.turn_away(now, peer, turned_away);
                 bytes.len()
             }
         }
     }
 
-    fn turn_away(&mut self, now: Time, TurnedAway { answer, why }: TurnedAway) {
-        tracing::debug!(peer = %self.peer, error = why, "client turned away");
+    fn turn_away(&mut self, now: Time, peer: SocketAddr, TurnedAway { answer, why }: TurnedAway) {
+        tracing::debug!(%peer, error = why, "client turned away");
         self.out.extend_from_slice(&answer);
         self.farewell(now);
     }
@@ -197,15 +199,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     fn poll_attaching(&mut self, cx: &mut Context<'_>, now: Time) {
         let State::Attaching(attaching) = &mut self.state else { return };
         let Poll::Ready(answer) = attaching.answer.as_mut().poll(cx) else { return };
-        let terms = attaching.terms.clone();
+        let (terms, peer) = (attaching.terms.clone(), attaching.peer);
         match answer {
             Ok(attached) => {
-                tracing::debug!(peer = %self.peer, resumed = attached.resumed, version = ?terms.version, "client connected");
+                tracing::debug!(%peer, resumed = attached.resumed, version = ?terms.version, "client connected");
                 let connection = Connection::new(&terms, attached, &self.shared.broker, &mut self.out);
                 self.state = State::Up(connection);
                 self.pipelined = !self.carry.is_empty();
             }
-            Err(refusal) => self.turn_away(now, handshake::refuse(terms.version, &refusal)),
+            Err(refusal) => self.turn_away(now, peer, handshake::refuse(terms.version, &refusal)),
         }
     }
 
@@ -238,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             && let State::Up(connection) =
                 std::mem::replace(&mut self.state, State::Farewell { until: now.after(FAREWELL), shut: false })
         {
-            tracing::debug!(peer = %self.peer, client = connection.client(), "client leaves");
+            tracing::debug!(peer = %connection.peer(), client = connection.client(), "client leaves");
             connection.leave(&mut self.out);
         }
     }
@@ -340,7 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
 
     fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Greeting { until } | State::Farewell { until, .. } => Some(*until),
+            State::Greeting { until, .. } | State::Farewell { until, .. } => Some(*until),
             State::Attaching(_) => None,
             State::Up(connection) => connection.poll_timeout(),
         }
@@ -372,9 +374,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Drive<S> {
         if this.place.is_none() {
             this.place = Some(this.shared.clients.join(cx.waker()));
         }
-        if let State::Greeting { until } = this.state {
+        if let State::Greeting { until, peer } = this.state {
             if now >= until || this.shared.clients.is_draining() {
-                tracing::debug!(peer = %this.peer, "no CONNECT in time");
+                tracing::debug!(%peer, "no CONNECT in time");
                 return Poll::Ready(());
             }
             this.poll_read(cx, now);
