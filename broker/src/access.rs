@@ -36,6 +36,12 @@ impl ClientId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it names a session of the server's own parts: those begin with `$`.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.0.starts_with('$')
+    }
 }
 
 impl std::borrow::Borrow<str> for ClientId {
@@ -97,6 +103,7 @@ pub struct Principal(Arc<Identity>);
 struct Identity {
     user: Option<Box<str>>,
     expires: Option<Time>,
+    server: bool,
 }
 
 impl Principal {
@@ -105,14 +112,28 @@ impl Principal {
     pub fn anonymous() -> Self {
         // One for all: a hundred thousand anonymous clients need no hundred thousand names.
         static NOBODY: LazyLock<Principal> =
-            LazyLock::new(|| Principal(Arc::new(Identity { user: None, expires: None })));
+            LazyLock::new(|| Principal(Arc::new(Identity { user: None, expires: None, server: false })));
         NOBODY.clone()
+    }
+
+    /// The server itself: it may do everything, and publish to its own topics. For what no client asked for.
+    #[must_use]
+    pub fn server() -> Self {
+        static SERVER: LazyLock<Principal> =
+            LazyLock::new(|| Principal(Arc::new(Identity { user: None, expires: None, server: true })));
+        SERVER.clone()
+    }
+
+    /// Whether it is the server itself.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.0.server
     }
 
     /// A user. The connection ends at `expires`, if set.
     #[must_use]
     pub fn user(name: &str, expires: Option<Time>) -> Self {
-        Self(Arc::new(Identity { user: Some(name.into()), expires }))
+        Self(Arc::new(Identity { user: Some(name.into()), expires, server: false }))
     }
 
     /// The user's name; `None` when anonymous.
@@ -192,6 +213,15 @@ pub trait Authenticate: Send + Sync {
 pub trait Authorize: Send + Sync {
     /// Whether `who`, speaking as `client` (`None`: no client id on this road), may do this.
     fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool;
+}
+
+/// The rights as the core asks for them: the server itself is never refused.
+pub(crate) struct Rights(pub(crate) Arc<dyn Authorize>);
+
+impl Authorize for Rights {
+    fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool {
+        who.is_server() || self.0.may(who, client, action)
+    }
 }
 
 /// Lets everybody in, anonymously; a user name is taken at its word as no more than a label.

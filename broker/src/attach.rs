@@ -1,7 +1,7 @@
 //! The only way to a session: authenticate, fence the old holder, make or resume.
 
 use crate::{
-    access::{Peer, Principal, Refusal},
+    access::{ClientId, Peer, Principal, Refusal},
     broker::{Broker, Core},
     link::{Attached, Hello, Link, Lsn, Reason, Start, Takeover},
     message::Will,
@@ -29,7 +29,7 @@ impl Broker {
     /// Why the client may not come in.
     pub async fn attach(&self, hello: Hello) -> Result<Attached, Refusal> {
         // Ids that begin with $ are the server's own.
-        if hello.peer.0.is_some() && hello.client_id.as_ref().is_some_and(|id| id.as_str().starts_with('$')) {
+        if hello.peer.0.is_some() && hello.client_id.as_ref().is_some_and(ClientId::is_own) {
             return Err(Refusal::InvalidClientId);
         }
         let principal = self.authenticate(&hello.credentials, hello.peer).await?;
@@ -128,7 +128,10 @@ impl Core {
     /// Gives the session to its new holder.
     fn hold(self: &Arc<Self>, session: &Arc<Session>, hello: Hello, principal: Principal, resumed: bool) -> Attached {
         let limits = &self.budget.limits;
+        let own = hello.client_id.as_ref().is_some_and(ClientId::is_own);
         let expiry = match hello.client_id {
+            // The bound is for clients' wishes.
+            Some(_) if own => hello.expiry,
             Some(_) => hello.expiry.min(limits.max_session_expiry),
             None => 0,
         };
@@ -150,7 +153,9 @@ impl Core {
             if hello.options != crate::link::SessionOptions::default() {
                 state.options = hello.options;
             }
-            state.owner = state.owner.take().or_else(|| principal.name().map(Into::into));
+            // The server's own parts say for whom they hold a session, and may change that.
+            let before = state.owner.take().filter(|_| !own);
+            state.owner = before.or_else(|| principal.name().map(Into::into));
             if state.principal != principal {
                 // Other rights apply to what waits and to what is subscribed.
                 state.principal = principal.clone();
@@ -289,7 +294,8 @@ impl State {
     /// Whether the newcomer may have this session.
     fn admit(&self, hello: &Hello, principal: &Principal) -> Result<(), Refusal> {
         // A session belongs to the user who made it; one made anonymously to the first user who resumes it.
-        if self.owner.is_some() && self.owner.as_deref() != principal.name() {
+        let own = hello.client_id.as_ref().is_some_and(ClientId::is_own);
+        if !own && self.owner.is_some() && self.owner.as_deref() != principal.name() {
             return Err(Refusal::NotAuthorized);
         }
         let other_road = self.signal.is_some() && self.gateway != hello.gateway;
@@ -303,13 +309,13 @@ impl State {
 impl Broker {
     /// Ends a named session for good; its holder is detached with `reason`. Gives the position at which that is
     /// durable; `None`: there is no such session.
-    pub fn end_session(&self, id: &crate::ClientId, reason: Reason) -> Option<Lsn> {
+    pub fn end_session(&self, id: &ClientId, reason: Reason) -> Option<Lsn> {
         let session = self.0.sessions.read().get(id)?.clone();
         Some(self.0.end_session(&session, reason))
     }
 
     /// Detaches a session's holder; the session stays. `false`: nobody holds it.
-    pub fn disconnect(&self, id: &crate::ClientId, reason: Reason) -> bool {
+    pub fn disconnect(&self, id: &ClientId, reason: Reason) -> bool {
         let session = self.0.sessions.read().get(id).cloned();
         session.is_some_and(|session| match &session.state.lock().signal {
             Some(signal) => {

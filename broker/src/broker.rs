@@ -1,8 +1,9 @@
 //! The broker: what all parts of the core share, and the views for whoever runs the place.
 
 use crate::{
-    access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal},
+    access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal, Rights},
     clock::{Clock, Time},
+    documents::Documents,
     limits::{Limits, Overflow},
     link::{Cursor, Lsn, Reason, Subscription},
     message::{Message, Origin},
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) sessions: RwLock<BTreeMap<ClientId, Arc<Session>>>,
     pub(crate) connections: Mutex<Connections>,
     pub(crate) timetable: Timetable,
+    pub(crate) documents: Mutex<Documents>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) stopping: AtomicBool,
     next_number: AtomicU64,
@@ -105,17 +107,19 @@ impl Broker {
         let epoch = u64::from(parts.store.epoch());
         let first = (epoch << NUMBER_BITS) + 1;
         let waiters = Arc::new(Waiters::default());
+        let authorize: Arc<dyn Authorize> = Arc::new(Rights(parts.authorize));
         let core = Core {
             budget: Budget { limits: parts.limits, ..Budget::default() },
             clock: parts.clock,
             authenticate: parts.authenticate,
-            router: Router::new(parts.authorize.clone()),
-            authorize: parts.authorize,
+            router: Router::new(authorize.clone()),
+            authorize,
             store: parts.store,
             retained: RwLock::default(),
             sessions: RwLock::default(),
             connections: Mutex::default(),
             timetable: Timetable::default(),
+            documents: Mutex::default(),
             waiters: waiters.clone(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(first),

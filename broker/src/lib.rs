@@ -8,6 +8,7 @@ pub mod access;
 mod attach;
 pub mod broker;
 pub mod clock;
+mod documents;
 pub mod limits;
 pub mod link;
 pub mod message;

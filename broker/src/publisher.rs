@@ -187,7 +187,8 @@ impl Publisher {
 
     /// Remembers a route, and whether this principal may use it.
     fn go(&mut self, route: Arc<Route>) -> &Last {
-        let may_publish = self.core.may_publish_from(&self.principal, self.client(), &route.topic, false);
+        let own = self.principal.is_server();
+        let may_publish = self.core.may_publish_from(&self.principal, self.client(), &route.topic, own);
         self.last.insert(Last { route, may_publish })
     }
 
@@ -208,7 +209,8 @@ impl Publisher {
         if !last.may_publish {
             return Err(Refused::NotAuthorized);
         }
-        if !fresh && message.topic.levels() > limits.max_topic_levels {
+        // The bounds are for what clients send; the server may put a level of its own before it.
+        if !fresh && message.topic.levels() > limits.max_topic_levels && !self.principal.is_server() {
             return Err(Refused::TooManyLevels);
         }
         if message.qos as u8 > limits.max_qos {
@@ -217,7 +219,8 @@ impl Publisher {
         if message.retain && !limits.retain_available {
             return Err(Refused::RetainNotSupported);
         }
-        if message.payload.len() + message.topic.as_str().len() > limits.max_packet_size as usize {
+        let bytes = message.payload.len() + message.topic.as_str().len();
+        if bytes > limits.max_packet_size as usize && !self.principal.is_server() {
             return Err(Refused::TooLarge);
         }
         let batch = self.batch.get_or_insert_with(Batch::new);

@@ -62,6 +62,7 @@ impl Broker {
     pub(crate) fn recover(&self) {
         let mut drafts: BTreeMap<SessionKey, Draft> = BTreeMap::new();
         let mut retained = self.0.retained.write();
+        let mut documents = self.0.documents.lock();
         self.0.store.recover(&mut |record| match record {
             Record::Session { session, .. } => match drafts.get_mut(&session) {
                 Some(draft) => (draft.head, draft.ends) = (record, None),
@@ -69,6 +70,7 @@ impl Broker {
             },
             Record::Ended(session) => drop(drafts.remove(&session)),
             Record::Cleared(topic) => retained.clear(topic.as_str()),
+            Record::Kept { kind, name, document } => documents.set(kind, name, document),
             Record::Stored { message, places, incoming, retained: keep } => {
                 if keep {
                     retained.set(&message);
@@ -98,7 +100,7 @@ impl Broker {
                 }
             }
         });
-        drop(retained);
+        drop((documents, retained));
         for (key, draft) in drafts {
             self.finish(key, draft);
         }
@@ -181,7 +183,11 @@ impl Draft {
             Record::Released(_, id) => drop(self.unreleased.remove(&id)),
             Record::Will(_, will) => self.will = will,
             // The others concern more than one session and are applied where they are read.
-            Record::Session { .. } | Record::Ended(_) | Record::Stored { .. } | Record::Cleared(_) => {}
+            Record::Session { .. }
+            | Record::Ended(_)
+            | Record::Stored { .. }
+            | Record::Cleared(_)
+            | Record::Kept { .. } => {}
         }
     }
 }

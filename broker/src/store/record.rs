@@ -7,6 +7,7 @@ use crate::{
     message::{Message, Qos, Will},
     topic::{Filter, Topic},
 };
+use bytes::Bytes;
 use std::num::{NonZeroU16, NonZeroU32};
 
 /// Names a session in the store; never used twice, unlike client ids.
@@ -69,6 +70,15 @@ pub enum Record {
     Released(SessionKey, NonZeroU16),
     /// The will of a connected client, or none any more.
     Will(SessionKey, Option<Box<Will>>),
+    /// A document that a part of the server keeps; see [`crate::Broker::keep`].
+    Kept {
+        /// What kind of thing it describes.
+        kind: Box<str>,
+        /// Its name among those of its kind.
+        name: Box<str>,
+        /// `None`: it is kept no longer.
+        document: Option<Bytes>,
+    },
 }
 
 /// A message's place in one session's queue.

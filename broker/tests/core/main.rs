@@ -3,6 +3,7 @@
 
 mod harness;
 mod ledger;
+mod own;
 mod queues;
 mod retained;
 mod sessions;
