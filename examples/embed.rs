@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = server.broker();
 
     // A client of its own, without a protocol.
-    let hello = Hello::new("embedded".into(), Peer(None), ClientId::new("display"));
+    let hello = Hello::new("embedded".into(), Peer::INTERNAL, ClientId::new("display"));
     let mut link = broker.attach(hello).await?.link;
     let filter = Filter::parse("house/#")?;
     link.subscribe(&[Subscription::new(filter, Qos::AtLeastOnce)], &mut Vec::new());

@@ -72,7 +72,7 @@ impl Gateway for Line {
 async fn converse(stream: TcpStream, peer: SocketAddr, cx: Context) -> Option<()> {
     let stream = tokio::net::TcpStream::from_std(stream).ok()?;
     let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(65_536));
-    let hello = Hello::new(cx.name, Peer(Some(peer)), Some(ClientId::assigned()));
+    let hello = Hello::new(cx.name, Peer::direct(peer), Some(ClientId::assigned()));
     let mut link = match cx.broker.attach(hello).await {
         Ok(attached) => attached.link,
         Err(refusal) => return lines.send(format!("no: {refusal}")).await.ok(),

@@ -44,9 +44,7 @@ impl Policy {
             return Ok(principal.clone());
         }
         let auth = self.0.read();
-        // No address: one of the server's own parts.
-        let near = peer.0.is_none_or(|address| address.ip().to_canonical().is_loopback());
-        if auth.allow_anonymous && (near || auth.anonymous_anywhere) {
+        if auth.allow_anonymous && (peer.is_loopback() || auth.anonymous_anywhere) {
             Ok(Principal::anonymous())
         } else if matches!(who, Credentials::Anonymous) {
             Err(Refusal::NotAuthorized)
@@ -67,10 +65,8 @@ impl Authenticate for Policy {
 }
 
 impl Authorize for Policy {
-    /// `Admin` and `Reject` are everybody's here; that only loopback has them is for the road to see to, which alone
-    /// knows the peer and whether a proxy stands before it.
-    fn may(&self, _: &Principal, _: Option<&ClientId>, _: Action<'_>) -> bool {
-        true
+    fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool {
+        waystation_broker::AllowAll.may(who, client, action)
     }
 }
 
@@ -78,9 +74,9 @@ impl Authorize for Policy {
 mod tests {
     use super::*;
 
-    const NEAR: Peer = Peer(Some(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5)));
+    const NEAR: Peer = Peer::direct(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5));
     const FAR: Peer =
-        Peer(Some(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 5)));
+        Peer::direct(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 5));
 
     fn admit(auth: Auth, who: &Credentials, peer: Peer) -> Result<Principal, Refusal> {
         Policy::new(auth).admit(who, peer)

@@ -1,14 +1,18 @@
 //! Who speaks, and what they may: the two ports the host fills.
 
+mod peer;
+
+pub use peer::Peer;
+
 use crate::{
     clock::Time,
     topic::{Filter, Topic},
 };
 use bytes::Bytes;
 use std::{
+    any::Any,
     fmt,
     future::Future,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, LazyLock},
 };
@@ -62,19 +66,6 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// Where a client speaks from; `None` for the server's own parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub Option<SocketAddr>);
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("internal"),
-        }
-    }
-}
-
 /// What a client shows to say who it is.
 #[derive(Clone)]
 pub enum Credentials {
@@ -89,21 +80,32 @@ pub enum Credentials {
     },
     /// A bearer token.
     Token(String),
-    /// A name that a verified certificate carries.
-    Certificate(String),
+    /// A name the gateway vouches for: that of a verified certificate or pre-shared key, or the one its
+    /// configuration gives this client.
+    Vouched(String),
     /// Authenticated before, by [`crate::Broker::authenticate`].
     Known(Principal),
 }
+
+/// What an [`Authenticate`] port knows about one login beyond its name: rules a token brought, how it was proved. The
+/// core carries it and never looks inside.
+pub type Grant = Arc<dyn Any + Send + Sync>;
 
 /// Somebody who was authenticated. Only an [`Authenticate`] port makes one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Principal(Arc<Identity>);
 
-#[derive(PartialEq, Eq)]
 struct Identity {
-    user: Option<Box<str>>,
+    name: Name,
     expires: Option<Time>,
-    server: bool,
+    grant: Option<Grant>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Name {
+    Anonymous,
+    User(Box<str>),
+    Server,
 }
 
 impl Principal {
@@ -111,35 +113,51 @@ impl Principal {
     #[must_use]
     pub fn anonymous() -> Self {
         // One for all: a hundred thousand anonymous clients need no hundred thousand names.
-        static NOBODY: LazyLock<Principal> =
-            LazyLock::new(|| Principal(Arc::new(Identity { user: None, expires: None, server: false })));
+        static NOBODY: LazyLock<Principal> = LazyLock::new(|| Principal::new(Name::Anonymous, None));
         NOBODY.clone()
     }
 
-    /// The server itself: it may do everything, and publish to its own topics. For what no client asked for.
+    /// The server itself (`$SYS`), whose rights nobody asks for.
     #[must_use]
     pub fn server() -> Self {
-        static SERVER: LazyLock<Principal> =
-            LazyLock::new(|| Principal(Arc::new(Identity { user: None, expires: None, server: true })));
+        static SERVER: LazyLock<Principal> = LazyLock::new(|| Principal::new(Name::Server, None));
         SERVER.clone()
-    }
-
-    /// Whether it is the server itself.
-    #[must_use]
-    pub fn is_server(&self) -> bool {
-        self.0.server
     }
 
     /// A user. The connection ends at `expires`, if set.
     #[must_use]
     pub fn user(name: &str, expires: Option<Time>) -> Self {
-        Self(Arc::new(Identity { user: Some(name.into()), expires, server: false }))
+        Self::new(Name::User(name.into()), expires)
+    }
+
+    /// The same with what the port wants to find again when it is asked for rights.
+    #[must_use]
+    pub fn with_grant(self, grant: Grant) -> Self {
+        let name = match &self.0.name {
+            Name::Anonymous => Name::Anonymous,
+            Name::User(name) => Name::User(name.clone()),
+            Name::Server => Name::Server,
+        };
+        Self(Arc::new(Identity { name, expires: self.0.expires, grant: Some(grant) }))
+    }
+
+    fn new(name: Name, expires: Option<Time>) -> Self {
+        Self(Arc::new(Identity { name, expires, grant: None }))
     }
 
     /// The user's name; `None` when anonymous.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.0.user.as_deref()
+        match &self.0.name {
+            Name::User(name) => Some(name),
+            Name::Anonymous | Name::Server => None,
+        }
+    }
+
+    /// Whether this is the server itself.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.0.name == Name::Server
     }
 
     /// When the right to be connected ends.
@@ -147,11 +165,34 @@ impl Principal {
     pub fn expires(&self) -> Option<Time> {
         self.0.expires
     }
+
+    /// What the port gave it at login.
+    #[must_use]
+    pub fn grant(&self) -> Option<&Grant> {
+        self.0.grant.as_ref()
+    }
 }
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        let same_grant = match (&self.grant, &other.grant) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        same_grant && self.name == other.name && self.expires == other.expires
+    }
+}
+
+impl Eq for Identity {}
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name().unwrap_or("anonymous"))
+        f.write_str(match &self.0.name {
+            Name::User(name) => name,
+            Name::Anonymous => "anonymous",
+            Name::Server => "server",
+        })
     }
 }
 
@@ -164,10 +205,10 @@ pub enum Action<'a> {
     Subscribe(&'a Filter),
     /// Be given a message on a topic, or read its state.
     Receive(&'a Topic),
-    /// Run the place.
-    Admin,
-    /// Make sessions that may refuse other people's messages.
-    Reject,
+    /// Run the place, from there.
+    Admin(Peer),
+    /// Make sessions that may refuse other people's messages, from there.
+    Reject(Peer),
 }
 
 /// Why a client may not come in.
@@ -207,15 +248,22 @@ pub trait Authenticate: Send + Sync {
         who: &'a Credentials,
         peer: Peer,
     ) -> Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send + 'a>>;
+
+    /// Whether somebody who was let in earlier still would be. Asked for everybody connected after
+    /// [`crate::Broker::policy_changed`].
+    fn still_admits(&self, who: &Principal, peer: Peer) -> bool {
+        let _ = (who, peer);
+        true
+    }
 }
 
-/// Decides on rights. Asked once per topic and subscriber, then cached until [`crate::Broker::policy_changed`].
+/// Decides on rights; never asked about [`Principal::server`]. Asked once per topic and subscriber, then cached until [`crate::Broker::policy_changed`].
 pub trait Authorize: Send + Sync {
     /// Whether `who`, speaking as `client` (`None`: no client id on this road), may do this.
     fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool;
 }
 
-/// The rights as the core asks for them: the server itself is never refused.
+/// Rights as the core asks for them: its own are not in question.
 pub(crate) struct Rights(pub(crate) Arc<dyn Authorize>);
 
 impl Authorize for Rights {
@@ -224,7 +272,8 @@ impl Authorize for Rights {
     }
 }
 
-/// Lets everybody in, anonymously; a user name is taken at its word as no more than a label.
+/// Lets everybody in, anonymously, whatever name is shown. Everybody may publish and subscribe; running the place is
+/// for those on this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllowAll;
 
@@ -239,7 +288,10 @@ impl Authenticate for AllowAll {
 }
 
 impl Authorize for AllowAll {
-    fn may(&self, _: &Principal, _: Option<&ClientId>, _: Action<'_>) -> bool {
-        true
+    fn may(&self, _: &Principal, _: Option<&ClientId>, action: Action<'_>) -> bool {
+        match action {
+            Action::Admin(peer) | Action::Reject(peer) => peer.is_local(),
+            Action::Publish(_) | Action::Subscribe(_) | Action::Receive(_) => true,
+        }
     }
 }

@@ -29,7 +29,7 @@ impl Broker {
     /// Why the client may not come in.
     pub async fn attach(&self, hello: Hello) -> Result<Attached, Refusal> {
         // Ids that begin with $ are the server's own.
-        if hello.peer.0.is_some() && hello.client_id.as_ref().is_some_and(ClientId::is_own) {
+        if !hello.peer.is_internal() && hello.client_id.as_ref().is_some_and(ClientId::is_own) {
             return Err(Refusal::InvalidClientId);
         }
         let principal = self.authenticate(&hello.credentials, hello.peer).await?;
@@ -205,7 +205,7 @@ impl Core {
     fn count_connection(&self, peer: Peer) -> Result<(), Refusal> {
         let limits = &self.budget.limits;
         let mut connections = self.connections.lock();
-        let Some(address) = peer.0.map(|a| a.ip()) else {
+        let Some(address) = peer.address().map(|a| a.ip()) else {
             connections.count += 1;
             return Ok(());
         };
@@ -229,7 +229,7 @@ impl Core {
     fn uncount(&self, peer: Peer) {
         let mut connections = self.connections.lock();
         connections.count = connections.count.saturating_sub(1);
-        if let Some(address) = peer.0
+        if let Some(address) = peer.address()
             && let hashbrown::hash_map::Entry::Occupied(mut entry) = connections.by_address.entry(address.ip())
         {
             *entry.get_mut() -= 1;

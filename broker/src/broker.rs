@@ -211,16 +211,16 @@ impl Broker {
         self.0.clock.now()
     }
 
-    /// Whether `who` may use what is meant for operators.
+    /// Whether `who`, speaking from `peer`, may use what is meant for operators.
     #[must_use]
-    pub fn may_admin(&self, who: &Principal) -> bool {
-        self.0.authorize.may(who, None, Action::Admin)
+    pub fn may_admin(&self, who: &Principal, peer: Peer) -> bool {
+        self.0.authorize.may(who, None, Action::Admin(peer))
     }
 
-    /// Whether `who` may make sessions with `overflow = "reject"`.
+    /// Whether `who`, speaking from `peer`, may make session `client` one with `overflow = "reject"`.
     #[must_use]
-    pub fn may_reject(&self, who: &Principal) -> bool {
-        self.0.authorize.may(who, None, Action::Reject)
+    pub fn may_reject(&self, who: &Principal, client: Option<&ClientId>, peer: Peer) -> bool {
+        self.0.authorize.may(who, client, Action::Reject(peer))
     }
 
     /// A named session's figures.
@@ -293,9 +293,17 @@ impl Broker {
         self.0.connections.lock().count
     }
 
-    /// The rights changed: what was decided is decided anew.
+    /// The rights changed: what was decided is decided anew. Who would not be let in any more is told to go
+    /// ([`Reason::NotAuthorized`]); its session stays.
     pub fn policy_changed(&self) {
         self.0.router.policy_changed();
+        self.0.router.for_each_session(|session| {
+            let state = session.state.lock();
+            let Some(signal) = &state.signal else { return };
+            if !state.peer.is_internal() && !self.0.authenticate.still_admits(&state.principal, state.peer) {
+                signal.detach(Reason::NotAuthorized);
+            }
+        });
     }
 
     /// From now on nobody gets in, and every link hears [`Reason::ServerStopping`]. Sessions stay; wills of clients

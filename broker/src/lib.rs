@@ -21,7 +21,7 @@ pub mod store;
 mod timetable;
 pub mod topic;
 
-pub use access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal};
+pub use access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Grant, Peer, Principal, Refusal};
 pub use broker::{Broker, Parts, SessionInfo};
 pub use clock::{Clock, ManualClock, SystemClock, Time};
 pub use limits::{Limits, Overflow};

@@ -326,6 +326,8 @@ pub enum Reason {
     TakenOver,
     /// An operator disconnected it.
     Administrative,
+    /// The rights changed, and its client would not be let in any more.
+    NotAuthorized,
     /// Its credentials ran out.
     Expired,
     /// Its session was ended by somebody who may.

@@ -563,7 +563,7 @@ impl Core {
 
     /// Whether `who` may publish there, as far as the rights go and the server's own topics.
     pub(crate) fn may_publish(&self, who: &Principal, client: Option<&ClientId>, topic: &Topic, peer: Peer) -> bool {
-        self.may_publish_from(who, client, topic, peer.0.is_none())
+        self.may_publish_from(who, client, topic, peer.is_internal())
     }
 
     fn may_publish_from(&self, who: &Principal, client: Option<&ClientId>, topic: &Topic, internal: bool) -> bool {

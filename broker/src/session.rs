@@ -157,7 +157,7 @@ impl State {
         Self {
             signal: None,
             gateway: "".into(),
-            peer: Peer(None),
+            peer: Peer::INTERNAL,
             owner: principal.name().map(Into::into),
             principal,
             ended: false,

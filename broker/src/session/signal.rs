@@ -49,8 +49,9 @@ impl Signal {
         (bits & DETACHED != 0).then_some(match bits >> REASON_SHIFT {
             0 => Reason::TakenOver,
             1 => Reason::Administrative,
-            2 => Reason::Expired,
-            3 => Reason::SessionEnded,
+            2 => Reason::NotAuthorized,
+            3 => Reason::Expired,
+            4 => Reason::SessionEnded,
             _ => Reason::ServerStopping,
         })
     }
@@ -66,5 +67,29 @@ impl Signal {
 
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_is_the_one_that_is_told() {
+        let reasons = [
+            Reason::TakenOver,
+            Reason::Administrative,
+            Reason::NotAuthorized,
+            Reason::Expired,
+            Reason::SessionEnded,
+            Reason::ServerStopping,
+        ];
+        for reason in reasons {
+            let signal = Signal::default();
+            assert_eq!(signal.detached(), None);
+            signal.detach(reason);
+            signal.detach(Reason::ServerStopping);
+            assert_eq!(signal.detached(), Some(reason));
+        }
     }
 }

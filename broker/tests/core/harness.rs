@@ -54,7 +54,7 @@ impl World {
     }
 
     pub(crate) fn hello(&self, id: &str) -> Hello {
-        Hello::new("test".into(), Peer(Some(([127, 0, 0, 1], 1).into())), ClientId::new(id))
+        Hello::new("test".into(), Peer::direct(([127, 0, 0, 1], 1).into()), ClientId::new(id))
     }
 
     pub(crate) fn attach(&self, hello: Hello) -> Attached {

@@ -17,7 +17,7 @@ fn own_hello(principal: Principal) -> Hello {
         credentials: Credentials::Known(principal),
         start: Start::Resume,
         expiry: u32::MAX,
-        ..Hello::new("test".into(), Peer(None), ClientId::new("$webhook/a"))
+        ..Hello::new("test".into(), Peer::INTERNAL, ClientId::new("$webhook/a"))
     }
 }
 

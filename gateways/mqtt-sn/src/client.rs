@@ -230,7 +230,8 @@ impl Client {
     fn detached(&mut self, reason: Reason, out: &mut Outbox) {
         self.send(out, &Packet::Disconnect { duration_s: None });
         // A takeover has decided about the will by now, and the server's stop is no failure of the board.
-        self.leave(if reason == Reason::Expired { Detach::WithWill } else { Detach::Clean });
+        let with_will = matches!(reason, Reason::Expired | Reason::NotAuthorized);
+        self.leave(if with_will { Detach::WithWill } else { Detach::Clean });
     }
 
     /// Nothing was heard for too long.

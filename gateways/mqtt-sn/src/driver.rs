@@ -273,7 +273,7 @@ fn malformed(from: SocketAddr, error: Malformed) {
 
 /// Who publishes with QoS -1 from nowhere: the anonymous principal, if there may be one.
 pub async fn stranger(broker: &Broker, gateway: &str) -> Option<Principal> {
-    match broker.authenticate(&Credentials::Anonymous, Address(None)).await {
+    match broker.authenticate(&Credentials::Anonymous, Address::INTERNAL).await {
         Ok(who) => Some(who),
         Err(error) => {
             tracing::info!(gateway, %error, "QoS -1 is off: anonymous clients are not let in");

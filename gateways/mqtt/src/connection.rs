@@ -156,6 +156,7 @@ impl Connection {
             Event::Detached(reason) => self.fail(match reason {
                 Reason::TakenOver => ReasonCode::SESSION_TAKEN_OVER,
                 Reason::Administrative | Reason::SessionEnded => ReasonCode::ADMINISTRATIVE_ACTION,
+                Reason::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
                 Reason::Expired => ReasonCode::MAXIMUM_CONNECT_TIME,
                 Reason::ServerStopping => ReasonCode::SERVER_SHUTTING_DOWN,
             }),

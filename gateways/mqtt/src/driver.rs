@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
 
     fn knock(&mut self, now: Time, peer: SocketAddr, bytes: &[u8]) -> usize {
         let shared = &self.shared;
-        match handshake::knock(bytes, &shared.name, Peer(Some(peer)), shared.broker.limits()) {
+        match handshake::knock(bytes, &shared.name, Peer::direct(peer), shared.broker.limits()) {
             Ok(None) => 0,
             Ok(Some((knock, used))) => {
                 let Knock { hello, terms } = *knock;

@@ -11,26 +11,24 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::net::IpAddr;
-use waystation_broker::{Broker, Credentials, Peer, Principal, Refusal};
+use waystation_broker::{Broker, ClientId, Credentials, Peer, Principal, Refusal};
 
 /// Whoever sent a request, authenticated.
 #[derive(Debug, Clone)]
 pub(crate) struct Who {
     pub(crate) principal: Principal,
     pub(crate) peer: Peer,
-    /// On this machine, and no proxy before it.
-    local: bool,
 }
 
 impl Who {
-    /// Whether operators' calls are open. Being nobody is enough on loopback only.
+    /// Whether operators' calls are open.
     pub(crate) fn may_admin(&self, broker: &Broker) -> bool {
-        (self.local || self.principal.name().is_some()) && broker.may_admin(&self.principal)
+        broker.may_admin(&self.principal, self.peer)
     }
 
-    /// Whether sessions with `overflow = "reject"` are.
-    pub(crate) fn may_reject(&self, broker: &Broker) -> bool {
-        (self.local || self.principal.name().is_some()) && broker.may_reject(&self.principal)
+    /// Whether `session` may be one with `overflow = "reject"`.
+    pub(crate) fn may_reject(&self, broker: &Broker, session: &ClientId) -> bool {
+        broker.may_reject(&self.principal, Some(session), self.peer)
     }
 
     /// Whether a session made by `owner` is this one's too; an anonymous one is anybody's.
@@ -44,7 +42,11 @@ impl FromRequestParts<App> for Who {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let connection = parts.extensions.get::<Connection>().copied();
-        let peer = Peer(connection.map(|connection| connection.peer));
+        let proxied = parts.headers.contains_key(header::FORWARDED) || parts.headers.contains_key("x-forwarded-for");
+        let peer = connection.map_or(Peer::INTERNAL, |connection| match proxied {
+            true => Peer::proxied(connection.peer),
+            false => Peer::direct(connection.peer),
+        });
         let credentials = credentials(&parts.headers)?;
         let principal = app.broker.authenticate(&credentials, peer).await.map_err(|refusal| match refusal {
             Refusal::BadCredentials | Refusal::NotAuthorized => match credentials {
@@ -53,9 +55,7 @@ impl FromRequestParts<App> for Who {
             },
             other => other.into(),
         })?;
-        let proxied = parts.headers.contains_key(header::FORWARDED) || parts.headers.contains_key("x-forwarded-for");
-        let local = connection.is_some_and(|connection| connection.peer.ip().to_canonical().is_loopback()) && !proxied;
-        Ok(Self { principal, peer, local })
+        Ok(Self { principal, peer })
     }
 }
 

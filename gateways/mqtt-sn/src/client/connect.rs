@@ -104,7 +104,7 @@ impl Client {
 
     pub(super) fn hello(&self) -> Option<Hello> {
         let opening = self.opening.as_ref()?;
-        let mut hello = Hello::new(self.settings.gateway.clone(), Peer(Some(self.address)), Some(opening.id.clone()));
+        let mut hello = Hello::new(self.settings.gateway.clone(), Peer::direct(self.address), Some(opening.id.clone()));
         if !opening.clean {
             hello.start = Start::Resume;
             hello.expiry = u32::MAX;

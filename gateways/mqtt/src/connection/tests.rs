@@ -30,7 +30,7 @@ impl Server {
     fn try_connect(&self, connect: &Connect<'_>) -> Result<Client<'_>, Vec<u8>> {
         let mut bytes = Vec::new();
         connect.encode(&mut bytes).unwrap();
-        let knock = handshake::knock(&bytes, &"mqtt".into(), Peer(None), self.broker.limits());
+        let knock = handshake::knock(&bytes, &"mqtt".into(), Peer::INTERNAL, self.broker.limits());
         let (knock, used) = knock.map_err(|away| away.answer)?.unwrap();
         assert_eq!(used, bytes.len());
         let handshake::Knock { hello, terms } = *knock;
@@ -341,9 +341,9 @@ fn enhanced_authentication_and_unknown_versions_are_turned_away() {
     let answer = server.try_connect(&Connect { properties, ..Connect::new(Version::V5, "c") }).err().unwrap();
     assert_eq!(answer, [0x20, 3, 0, 0x8C, 0]);
     let unknown = b"\x10\x0c\0\x04MQTT\x09\x02\0\0\0\0";
-    let away = handshake::knock(unknown, &"mqtt".into(), Peer(None), server.broker.limits()).err().unwrap();
+    let away = handshake::knock(unknown, &"mqtt".into(), Peer::INTERNAL, server.broker.limits()).err().unwrap();
     assert_eq!(away.answer, [0x20, 2, 0, 1]);
-    let away = handshake::knock(b"GET / HTTP/1.1\r\n", &"mqtt".into(), Peer(None), server.broker.limits());
+    let away = handshake::knock(b"GET / HTTP/1.1\r\n", &"mqtt".into(), Peer::INTERNAL, server.broker.limits());
     assert!(away.err().unwrap().answer.is_empty());
 }
 

@@ -69,7 +69,7 @@ pub(crate) async fn set(
     query.finish()?;
     let json = body::whole(body, MOST_BODY).await?;
     let wish: Wish = serde_json::from_slice(&json).map_err(|error| Problem::BadBody(format!("no session: {error}")))?;
-    check(&app, &who, &wish)?;
+    check(&app, &who, &id, &wish)?;
     let wanted = wish.subscriptions.as_deref().map(subscriptions).transpose()?;
     let before = app.broker.session(&id);
     let hello = Hello {
@@ -102,14 +102,14 @@ pub(crate) async fn set(
     Ok((status, Json(shown(&app, &info))).into_response())
 }
 
-fn check(app: &App, who: &Who, wish: &Wish) -> Result<(), Problem> {
+fn check(app: &App, who: &Who, id: &ClientId, wish: &Wish) -> Result<(), Problem> {
     if wish.expiry == Some(0) {
         return Err(Problem::BadBody("`expiry` is 0; a session of no seconds ends with this call".into()));
     }
     if wish.max_queued_messages == Some(0) {
         return Err(Problem::BadBody("`max_queued_messages` is 0; a number from 1 is right".into()));
     }
-    if wish.overflow == Some(Overflow::Reject) && !who.may_reject(&app.broker) {
+    if wish.overflow == Some(Overflow::Reject) && !who.may_reject(&app.broker, id) {
         return Err(Problem::Forbidden("`overflow`: \"reject\" needs the right `reject`".into()));
     }
     Ok(())

@@ -23,7 +23,7 @@ fn payloads(page: &Value) -> Vec<&str> {
 }
 
 fn hello(id: &str) -> Hello {
-    Hello { start: Start::Resume, expiry: 60, ..Hello::new("mqtt".into(), Peer(None), ClientId::new(id)) }
+    Hello { start: Start::Resume, expiry: 60, ..Hello::new("mqtt".into(), Peer::INTERNAL, ClientId::new(id)) }
 }
 
 #[tokio::test]
