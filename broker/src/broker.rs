@@ -4,6 +4,7 @@ use crate::{
     access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal, Rights},
     clock::{Clock, Time},
     documents::Documents,
+    idempotency::Answers,
     limits::{Limits, Overflow},
     link::{Cursor, Lsn, Reason, Subscription},
     message::{Message, Origin},
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) router: Router,
     pub(crate) retained: RwLock<Retained>,
+    pub(crate) answers: Mutex<Answers>,
     /// Named sessions.
     pub(crate) sessions: RwLock<BTreeMap<ClientId, Arc<Session>>>,
     pub(crate) connections: Mutex<Connections>,
@@ -116,6 +118,7 @@ impl Broker {
             authorize,
             store: parts.store,
             retained: RwLock::default(),
+            answers: Mutex::default(),
             sessions: RwLock::default(),
             connections: Mutex::default(),
             timetable: Timetable::default(),

@@ -9,6 +9,7 @@ mod attach;
 pub mod broker;
 pub mod clock;
 mod documents;
+pub mod idempotency;
 pub mod limits;
 pub mod link;
 pub mod message;
@@ -24,6 +25,7 @@ pub mod topic;
 pub use access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Grant, Peer, Principal, Refusal};
 pub use broker::{Broker, Parts, SessionInfo};
 pub use clock::{Clock, ManualClock, SystemClock, Time};
+pub use idempotency::{Answer, Idempotency};
 pub use limits::{Limits, Overflow};
 pub use link::{
     Attached, Budget, Cursor, Delivery, Detach, Event, Hello, Interest, Link, Lsn, Pick, Reason, Refused,

@@ -1,6 +1,6 @@
 //! Messages: what is published, what is kept, what is handed out.
 
-use crate::{access::ClientId, clock::Time, topic::Topic};
+use crate::{access::ClientId, clock::Time, idempotency::Idempotency, topic::Topic};
 use bytes::Bytes;
 use std::{num::NonZeroU16, sync::Arc};
 use triomphe::ThinArc;
@@ -66,13 +66,25 @@ pub struct Publish<'a> {
     pub properties: Option<Box<Properties>>,
     /// Publish only if the topic's state is like this.
     pub condition: Option<Condition>,
+    /// Publish only if this was not asked for before.
+    pub idempotency: Option<Box<Idempotency>>,
 }
 
 impl<'a> Publish<'a> {
     /// A plain message.
     #[must_use]
     pub fn new(topic: Topic, payload: &'a [u8], qos: Qos) -> Self {
-        Self { topic, payload, qos, retain: false, exactly_once: None, expiry: None, properties: None, condition: None }
+        Self {
+            topic,
+            payload,
+            qos,
+            retain: false,
+            exactly_once: None,
+            expiry: None,
+            properties: None,
+            condition: None,
+            idempotency: None,
+        }
     }
 }
 

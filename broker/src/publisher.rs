@@ -4,6 +4,7 @@ use crate::{
     access::{Action, ClientId, Peer, Principal},
     broker::Core,
     clock::Time,
+    idempotency::{Answer, Answers, Idempotency, Known},
     link::{Lsn, Refused},
     message::{Condition, Head, Message, MessageId, Origin, Publish, Qos},
     metrics::Metrics,
@@ -12,7 +13,7 @@ use crate::{
     store::{Placed, Record},
     topic::{InvalidTopic, Topic},
 };
-use parking_lot::RwLockWriteGuard;
+use parking_lot::{MutexGuard, RwLockWriteGuard};
 use std::{cell::RefCell, num::NonZeroU16, ops::Range, sync::Arc, time::Duration};
 
 /// Numbers for messages are fetched in blocks of this many.
@@ -39,6 +40,16 @@ pub enum Outcome {
     },
     /// A QoS 2 publication that was accepted before and not yet released: acknowledge it again.
     Duplicate,
+    /// [`Publish::idempotency`] names a request that was answered before; that answer again, once the flush's position
+    /// is durable.
+    Repeated {
+        /// Sessions that got it then.
+        matched: u32,
+        /// Its name.
+        id: MessageId,
+    },
+    /// [`Publish::idempotency`] names another request that was answered before.
+    KeyReused,
     /// A queue with `overflow = "reject"` is full, or the retained limits are reached; the message reached nobody.
     /// [`crate::Event::Room`] tells when to try again.
     QuotaExceeded,
@@ -126,9 +137,15 @@ struct Staged {
     message: Message,
     token: u32,
     exactly_once: Option<NonZeroU16>,
-    condition: Option<Box<Condition>>,
+    special: Option<Box<Special>>,
     /// Decided already; not to be routed.
     verdict: Option<Outcome>,
+}
+
+/// What few publications come with.
+struct Special {
+    condition: Option<Condition>,
+    idempotency: Option<Box<Idempotency>>,
 }
 
 impl Publisher {
@@ -248,13 +265,15 @@ impl Publisher {
             qos: message.qos,
             retain: message.retain,
         };
-        batch.careful |= message.retain || message.condition.is_some();
+        let special = (message.condition.is_some() || message.idempotency.is_some())
+            .then(|| Box::new(Special { condition: message.condition, idempotency: message.idempotency }));
+        batch.careful |= message.retain || special.is_some();
         batch.has_exactly_once |= message.exactly_once.is_some();
         batch.staged.push(Staged {
             message: Message::new(head, message.payload),
             token,
             exactly_once: message.exactly_once,
-            condition: message.condition.map(Box::new),
+            special,
             verdict: None,
         });
         let end = batch.staged.len();
@@ -305,7 +324,7 @@ impl Publisher {
                         published += 1;
                         bytes += staged.message.cost() as u64;
                     }
-                    Outcome::Duplicate => {}
+                    Outcome::Duplicate | Outcome::Repeated { .. } => {}
                     _ => refused += 1,
                 }
                 if let (Some(id), Some(incoming)) = (staged.exactly_once, incoming.as_mut())
@@ -347,8 +366,13 @@ impl Publisher {
     fn reserve_and_journal(&self, batch: &mut Batch) -> Lsn {
         let core = self.core.clone();
         let mut retained = batch.careful.then(|| core.retained.write());
+        let with_keys = batch.staged.iter().any(|s| s.special.as_ref().is_some_and(|s| s.idempotency.is_some()));
         let mut journal = Journal {
             core: &core,
+            user: self.principal.name(),
+            answers: with_keys.then(|| core.answers.lock()),
+            answered: Vec::new(),
+            repeated: Lsn::default(),
             waiting: self.holder().map(|(_, signal)| signal),
             records: Vec::new(),
             placed: Vec::new(),
@@ -364,7 +388,7 @@ impl Publisher {
             }
             start = run.end;
         }
-        let Journal { mut records, placed, .. } = journal;
+        let Journal { mut records, placed, mut answers, answered, repeated, .. } = journal;
         let appended = if records.is_empty() || !core.store.keeps() {
             Ok(Lsn::default())
         } else {
@@ -372,6 +396,7 @@ impl Publisher {
         };
         match appended {
             Ok(lsn) => {
+                answered.iter().zip(answers.as_mut()).for_each(|(answer, answers)| answers.journaled(answer, lsn));
                 for (session, cursor) in placed {
                     let mut state = session.state.lock();
                     state.queue.fill(cursor, lsn);
@@ -381,9 +406,10 @@ impl Publisher {
                     let accepted = batch.staged.iter().filter(|s| s.verdict.is_none() && s.message.retain());
                     accepted.for_each(|s| retained.set(&s.message));
                 }
-                lsn
+                lsn.max(repeated)
             }
             Err(_) => {
+                answered.iter().zip(answers.as_mut()).for_each(|(answer, answers)| answers.take_back(answer));
                 for (session, cursor) in placed {
                     cancel(&core, &session, cursor);
                 }
@@ -392,12 +418,12 @@ impl Publisher {
                 }
                 for staged in &mut batch.staged {
                     let promised = staged.message.qos() != Qos::AtMostOnce;
-                    let hurt = promised || staged.message.retain() || staged.condition.is_some();
+                    let hurt = promised || staged.message.retain() || staged.special.is_some();
                     if staged.verdict.is_none() && hurt {
                         staged.verdict = Some(Outcome::StoreUnavailable);
                     }
                 }
-                Lsn::default()
+                repeated
             }
         }
     }
@@ -406,7 +432,13 @@ impl Publisher {
 /// One batch on its way into the journal.
 struct Journal<'a> {
     core: &'a Arc<Core>,
+    user: Option<&'a str>,
     waiting: Option<&'a Arc<Signal>>,
+    /// Held over the batch if anything in it has an idempotency key.
+    answers: Option<MutexGuard<'a, Answers>>,
+    answered: Vec<Answer>,
+    /// The position that repeated answers wait for.
+    repeated: Lsn,
     records: Vec<Record>,
     placed: Vec<(Arc<Session>, crate::link::Cursor)>,
 }
@@ -421,10 +453,24 @@ impl Journal<'_> {
         retained: Option<&mut RwLockWriteGuard<'_, Retained>>,
     ) -> Result<(), Outcome> {
         let (core, message) = (self.core, &staged.message);
-        let retain = message.retain();
+        let (retain, special) = (message.retain(), staged.special.as_deref());
+        let key = special.and_then(|special| special.idempotency.as_deref());
+        // A repeat is answered whatever the topic's state is by now.
+        if let Some((key, answers)) = key.zip(self.answers.as_mut()) {
+            match answers.look(self.user, key, message.time(), &mut self.records) {
+                Known::New => {}
+                Known::Answered { id, matched, lsn } => {
+                    self.repeated = self.repeated.max(lsn);
+                    return Err(Outcome::Repeated { matched, id });
+                }
+                Known::Other => return Err(Outcome::KeyReused),
+                Known::Full => return Err(Outcome::QuotaExceeded),
+            }
+        }
         if let Some(retained) = retained {
             let current = retained.current(message.topic().as_str(), message.time());
-            if staged.condition.as_deref().is_some_and(|condition| !condition.holds(current)) {
+            let condition = special.and_then(|special| special.condition.as_ref());
+            if condition.is_some_and(|condition| !condition.holds(current)) {
                 return Err(Outcome::ConditionFailed { current });
             }
             if retain && !message.payload().is_empty() && !retained.has_room(message, &core.budget.limits) {
@@ -461,6 +507,16 @@ impl Journal<'_> {
                     return Err(Outcome::QuotaExceeded);
                 }
             }
+        }
+        if let Some((key, answers)) = key.zip(self.answers.as_mut()) {
+            let publisher = message.head().origin.session;
+            let matched = route.targets.iter().filter(|target| !target.is_own(publisher)).count();
+            let matched = u32::try_from(matched).unwrap_or(u32::MAX);
+            let answer = answers.keep(self.user, key, message.id(), message.time(), matched);
+            if core.store.keeps() {
+                self.records.push(Record::Answered(Box::new(answer.clone())));
+            }
+            self.answered.push(answer);
         }
         if core.store.keeps() {
             if retain && message.payload().is_empty() {

@@ -71,6 +71,8 @@ impl Broker {
             Record::Ended(session) => drop(drafts.remove(&session)),
             Record::Cleared(topic) => retained.clear(topic.as_str()),
             Record::Kept { kind, name, document } => documents.set(kind, name, document),
+            Record::Answered(answer) => self.0.answers.lock().restore(*answer),
+            Record::Lapsed(lapsed) => self.0.answers.lock().forget(*lapsed),
             Record::Stored { message, places, incoming, retained: keep } => {
                 if keep {
                     retained.set(&message);
@@ -187,7 +189,9 @@ impl Draft {
             | Record::Ended(_)
             | Record::Stored { .. }
             | Record::Cleared(_)
-            | Record::Kept { .. } => {}
+            | Record::Kept { .. }
+            | Record::Answered(_)
+            | Record::Lapsed(_) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ pub mod record;
 pub mod rehearsal;
 
 pub use memory::Memory;
-pub use record::{Placed, Record, SessionKey};
+pub use record::{Lapsed, Placed, Record, SessionKey};
 
 use crate::link::Lsn;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use crate::{
     access::ClientId,
     clock::Time,
+    idempotency::Answer,
     link::{Cursor, SessionOptions, Subscription, Tag, WhileAway},
     message::{Message, Qos, Will},
     topic::{Filter, Topic},
@@ -79,6 +80,19 @@ pub enum Record {
         /// `None`: it is kept no longer.
         document: Option<Bytes>,
     },
+    /// A publication with an idempotency key was answered. In one batch with the message.
+    Answered(Box<Answer>),
+    /// An answer need not be kept any longer.
+    Lapsed(Box<Lapsed>),
+}
+
+/// Names an answer: whose, and to which key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lapsed {
+    /// Who asked.
+    pub user: Option<Box<str>>,
+    /// With which key.
+    pub key: Box<str>,
 }
 
 /// A message's place in one session's queue.

@@ -348,8 +348,10 @@ fn verdict(outcome: Outcome, mqtt5: bool) -> Verdict {
         Outcome::Accepted { .. } | Outcome::Duplicate => Verdict::Answer(ReasonCode::SUCCESS),
         Outcome::QuotaExceeded | Outcome::StoreUnavailable if mqtt5 => Verdict::Answer(ReasonCode::QUOTA_EXCEEDED),
         Outcome::QuotaExceeded | Outcome::StoreUnavailable => Verdict::Keep,
-        // We set no condition.
-        Outcome::ConditionFailed { .. } => Verdict::Answer(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR),
+        // We set no condition and no key.
+        Outcome::ConditionFailed { .. } | Outcome::Repeated { .. } | Outcome::KeyReused => {
+            Verdict::Answer(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR)
+        }
     }
 }
 
