@@ -12,6 +12,7 @@ mod conditional;
 mod config;
 mod cursor;
 mod front;
+mod idempotency;
 mod identity;
 mod problem;
 mod publish;

@@ -54,6 +54,8 @@ pub(crate) enum Problem {
     UriTooLong,
     /// The body's media type is not taken here.
     UnsupportedMediaType(String),
+    /// The idempotency key was used for another request.
+    KeyReused,
     /// The `Host` is none of ours.
     Misdirected(String),
     /// A queue that matches is full and chose to refuse.
@@ -103,6 +105,7 @@ impl Problem {
             Self::TooLarge(_) => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::UriTooLong => ("uri-too-long", StatusCode::URI_TOO_LONG),
             Self::UnsupportedMediaType(_) => ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::KeyReused => ("key-reused", StatusCode::UNPROCESSABLE_ENTITY),
             Self::Misdirected(_) => ("misdirected", StatusCode::MISDIRECTED_REQUEST),
             Self::QuotaExceeded(_) => ("quota-exceeded", StatusCode::TOO_MANY_REQUESTS),
             Self::Busy(_) => ("busy", StatusCode::SERVICE_UNAVAILABLE),
@@ -139,6 +142,7 @@ impl Problem {
             Self::TooLarge(_) => "Too large",
             Self::UriTooLong => "The request target is too long",
             Self::UnsupportedMediaType(_) => "The media type is not taken here",
+            Self::KeyReused => "The idempotency key belongs to another request",
             Self::Misdirected(_) => "This server does not answer to that name",
             Self::QuotaExceeded(_) => "A quota is used up",
             Self::Busy(_) => "The server is busy",
@@ -181,6 +185,9 @@ impl Problem {
             Self::PreconditionFailed(None) => "the topic has no retained message".into(),
             Self::UriTooLong => {
                 "use POST /v1/messages, or GET /v1/topics?topic=T, for topics over 32 KiB of path".into()
+            }
+            Self::KeyReused => {
+                "in the last ten minutes another request came with this key; a new request needs a new key".into()
             }
             Self::Stopping => "try again in a moment".into(),
             Self::StoreFull => "the data folder is full or failing; nothing was stored".into(),

@@ -39,8 +39,9 @@ impl Burst {
                 qos: message.qos as u8,
                 retain: message.retain,
                 matched: 0,
+                replayed: false,
             };
-            let must_sync = message.qos != Qos::AtMostOnce || message.retain;
+            let must_sync = message.qos != Qos::AtMostOnce || message.retain || message.idempotency.is_some();
             self.publisher.stage(message, token)?;
             self.must_sync |= must_sync;
             Ok(published)
@@ -67,9 +68,10 @@ impl Burst {
             };
             let Ok(published) = slot else { continue };
             match receipt.outcome {
-                Outcome::Accepted { matched, id } => {
+                Outcome::Accepted { matched, id } | Outcome::Repeated { matched, id } => {
                     published.matched = matched;
                     published.id = id_text(id);
+                    published.replayed = matches!(receipt.outcome, Outcome::Repeated { .. });
                 }
                 refused => *slot = Err(problem(refused)),
             }
@@ -91,7 +93,8 @@ fn problem(outcome: Outcome) -> Problem {
         }
         Outcome::StoreUnavailable => Problem::StoreFull,
         Outcome::ConditionFailed { current } => Problem::PreconditionFailed(current),
-        // Neither can be: HTTP publications carry no packet identifier.
-        Outcome::Accepted { .. } | Outcome::Duplicate => Problem::Internal,
+        Outcome::KeyReused => Problem::KeyReused,
+        // None of these refuses: HTTP publications carry no packet identifier.
+        Outcome::Accepted { .. } | Outcome::Repeated { .. } | Outcome::Duplicate => Problem::Internal,
     }
 }

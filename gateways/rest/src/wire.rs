@@ -2,7 +2,7 @@
 
 use crate::{
     conditional::id_text,
-    cursor,
+    cursor, idempotency,
     identity::Who,
     problem::{Details, Problem},
 };
@@ -15,7 +15,7 @@ use base64::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use waystation_broker::{Broker, ClientId, Cursor, Delivery, Message, Properties, Qos, Time};
+use waystation_broker::{Broker, ClientId, Cursor, Delivery, Idempotency, Message, Properties, Qos, Time};
 
 const FORGIVING: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -39,6 +39,7 @@ pub(crate) struct Incoming<'a> {
     correlation_data: Option<String>,
     #[serde(default)]
     user_properties: Vec<(Box<str>, Box<str>)>,
+    idempotency_key: Option<String>,
 }
 
 /// `null` is a payload too: an `Option` alone would take it for none.
@@ -55,6 +56,7 @@ pub(crate) struct Order {
     pub(crate) retain: bool,
     pub(crate) expiry: Option<u32>,
     pub(crate) properties: Option<Box<Properties>>,
+    pub(crate) idempotency: Option<Box<Idempotency>>,
 }
 
 impl Order {
@@ -79,6 +81,7 @@ impl Order {
             correlation_data: message.correlation_data.map(|text| correlation_data(&text)).transpose().map_err(bad)?,
             user: message.user_properties,
         };
+        let key = message.idempotency_key.as_deref().map(idempotency::key).transpose().map_err(bad)?;
         Ok(Self {
             topic: message.topic,
             payload,
@@ -86,6 +89,7 @@ impl Order {
             retain: message.retain,
             expiry: message.expiry,
             properties: checked(properties).map_err(bad)?,
+            idempotency: key.map(|key| idempotency::named(key, &[b"message", json.as_bytes()])),
         })
     }
 }
@@ -144,13 +148,16 @@ pub(crate) fn checked(properties: Properties) -> Result<Option<Box<Properties>>,
 }
 
 /// What a publication is answered with.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Published {
     pub(crate) id: String,
     pub(crate) topic: String,
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) matched: u32,
+    /// It was published before, and this is the answer of then.
+    #[serde(rename = "idempotency_replayed", skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) replayed: bool,
 }
 
 /// What an entry of `POST /v1/messages` is answered with.

@@ -2,6 +2,7 @@
 
 use crate::{
     body,
+    idempotency::{self, IDEMPOTENCY_REPLAYED},
     identity::Who,
     problem::Problem,
     publish::Burst,
@@ -13,7 +14,7 @@ use axum::{
     Json,
     body::{Body, BodyDataStream},
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ use futures_util::{StreamExt, stream};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
-use waystation_broker::{Publish, Topic};
+use waystation_broker::{Idempotency, Publish, Topic};
 
 /// Entries of an array. Each costs memory for its result however small it is; NDJSON has no such bound.
 const MOST_ENTRIES: usize = 100_000;
@@ -43,15 +44,26 @@ pub(crate) async fn publish(
     query.finish()?;
     let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let key = idempotency::header(&headers)?;
     match kind.as_deref() {
+        Some("application/x-ndjson") if key.is_some() => Err(Problem::BadRequest(
+            "Idempotency-Key names one request; give each line an `idempotency_key` of its own".into(),
+        )),
         Some("application/x-ndjson") => Ok(lines(&app, &who, body)),
         None | Some("application/json") => {
             let json = body::whole(body, app.config().max_bulk_bytes).await?;
-            if json.trim_ascii_start().starts_with(b"[") {
-                array(&app, &who, json).await
+            let key = key.map(|key| idempotency::named(key, &[b"POST /v1/messages", &json]));
+            let (mut response, replayed) = if json.trim_ascii_start().starts_with(b"[") {
+                array(&app, &who, json, key).await?
             } else {
-                object(&app, &who, json).await.map(|published| Json(published).into_response())
+                let published = object(&app, &who, json, key).await?;
+                let replayed = published.replayed;
+                (Json(published).into_response(), replayed)
+            };
+            if replayed {
+                response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
             }
+            Ok(response)
         }
         Some(other) => Err(Problem::UnsupportedMediaType(format!(
             "`{other}` is not taken; application/json or application/x-ndjson is"
@@ -59,8 +71,9 @@ pub(crate) async fn publish(
     }
 }
 
-async fn object(app: &App, who: &Who, json: Bytes) -> Result<Published, Problem> {
-    let order = aside(json.len(), move || Order::from_json(text(&json)?)).await??;
+async fn object(app: &App, who: &Who, json: Bytes, key: Option<Box<Idempotency>>) -> Result<Published, Problem> {
+    let mut order = aside(json.len(), move || Order::from_json(text(&json)?)).await??;
+    name(&mut order, key)?;
     let mut burst = Burst::new(app, who);
     if !burst.has_room() {
         return Err(Problem::Busy("too much is on its way to the disk".into()));
@@ -69,29 +82,52 @@ async fn object(app: &App, who: &Who, json: Bytes) -> Result<Published, Problem>
     burst.finish().await.pop().unwrap_or(Err(Problem::Internal))
 }
 
-async fn array(app: &App, who: &Who, json: Bytes) -> Result<Response, Problem> {
-    let orders = aside(json.len(), move || orders(text(&json)?)).await??;
+/// One result an entry, and whether they are those of an earlier request.
+async fn array(app: &App, who: &Who, json: Bytes, key: Option<Box<Idempotency>>) -> Result<(Response, bool), Problem> {
+    let mut orders = aside(json.len(), move || orders(text(&json)?)).await??;
     let mut burst = Burst::new(app, who);
-    let mut entries: Vec<Entry> = Vec::with_capacity(orders.len());
-    let mut failed = false;
+    let mut results: Vec<Result<Published, Problem>> = Vec::with_capacity(orders.len());
+    if let Some(key) = key {
+        // The first entry that can be published carries the key, the others one made of it: a space is in no key.
+        let read = orders.iter_mut().enumerate().filter_map(|(at, order)| Some((at, order.as_mut().ok()?)));
+        let mut good = read.filter(|(_, order)| publication(order).is_ok());
+        let first = good.next().map(|(at, order)| name(order, Some(key.clone())).map(|()| at)).transpose()?;
+        for (at, order) in good {
+            let key = Idempotency { key: format!("{} {at}", key.key).into(), ..*key };
+            name(order, Some(Box::new(key)))?;
+        }
+        // It goes ahead: if its key belongs to another request, so does the whole array.
+        for order in orders.drain(..first.map_or(0, |first| first + 1)) {
+            burst.stage(order.as_ref().map_err(Clone::clone).and_then(publication));
+        }
+        results.append(&mut burst.finish().await);
+        if results.last() == Some(&Err(Problem::KeyReused)) {
+            return Err(Problem::KeyReused);
+        }
+    }
     for some in orders.chunks(BURST) {
         for order in some {
             burst.stage(order.as_ref().map_err(Clone::clone).and_then(publication));
             // Waiting until it is safe is what makes room.
             if !burst.has_room() {
-                finish(&mut burst, &mut entries, &mut failed).await;
+                results.append(&mut burst.finish().await);
             }
         }
-        finish(&mut burst, &mut entries, &mut failed).await;
+        results.append(&mut burst.finish().await);
     }
-    let status = if failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
-    Ok((status, Json(entries)).into_response())
+    let replayed = results.iter().flatten().any(|published| published.replayed);
+    let status = if results.iter().any(Result::is_err) { StatusCode::MULTI_STATUS } else { StatusCode::OK };
+    let entries: Vec<Entry> = results.into_iter().map(Entry::from).collect();
+    Ok(((status, Json(entries)).into_response(), replayed))
 }
 
-async fn finish(burst: &mut Burst, entries: &mut Vec<Entry>, failed: &mut bool) {
-    let results = burst.finish().await;
-    *failed |= results.iter().any(Result::is_err);
-    entries.extend(results.into_iter().map(Entry::from));
+/// Gives an order the key of its request.
+fn name(order: &mut Order, key: Option<Box<Idempotency>>) -> Result<(), Problem> {
+    if key.is_some() && order.idempotency.is_some() {
+        return Err(Problem::BadBody("`idempotency_key` and the header Idempotency-Key exclude each other".into()));
+    }
+    order.idempotency = order.idempotency.take().or(key);
+    Ok(())
 }
 
 fn publication(order: &Order) -> Result<Publish<'_>, Problem> {
@@ -100,6 +136,7 @@ fn publication(order: &Order) -> Result<Publish<'_>, Problem> {
         retain: order.retain,
         expiry: order.expiry,
         properties: order.properties.clone(),
+        idempotency: order.idempotency.clone(),
         ..Publish::new(topic, &order.payload, order.qos)
     })
 }

@@ -3,6 +3,7 @@
 use crate::{
     body,
     conditional::{self, Tags},
+    idempotency::{self, IDEMPOTENCY_REPLAYED},
     identity::Who,
     problem::Problem,
     publish::Burst,
@@ -15,9 +16,8 @@ use crate::{
 };
 use axum::{
     Json,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -46,11 +46,9 @@ pub(crate) async fn publish(
     who: Who,
     TopicPath(topic): TopicPath,
     query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Published>, Problem> {
-    let payload = body::whole(body, usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX)).await?;
-    send(&app, &who, message(topic, query, &headers, &payload)?).await.map(Json)
+    request: Request,
+) -> Result<Response, Problem> {
+    put_in(&app, &who, topic, query, request).await
 }
 
 /// `PUT /v1/topics/{topic}`
@@ -59,18 +57,28 @@ pub(crate) async fn set(
     who: Who,
     TopicPath(topic): TopicPath,
     query: Query,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let payload = body::whole(body, usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX)).await?;
-    let condition = conditional::precondition(&headers)?;
-    let message = Publish { retain: true, condition, ..message(topic, query, &headers, &payload)? };
-    let published = send(&app, &who, message).await?;
-    let etag = format!("\"{}\"", published.id);
+    put_in(&app, &who, topic, query, request).await
+}
+
+/// Publishes what a POST or PUT describes.
+async fn put_in(app: &App, who: &Who, topic: Topic, query: Query, request: Request) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let most = usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX);
+    let payload = body::whole(body, most).await?;
+    let message = message(&head, topic, query, &payload)?;
+    let sets = message.retain && !payload.is_empty();
+    let published = send(app, who, message).await?;
+    let etag = HeaderValue::from_str(&format!("\"{}\"", published.id));
+    let replayed = published.replayed;
     let mut response = Json(published).into_response();
     // An empty body clears the state: there is nothing an ETag could name.
-    if let Some(etag) = HeaderValue::from_str(&etag).ok().filter(|_| !payload.is_empty()) {
+    if let Some(etag) = etag.ok().filter(|_| sets) {
         response.headers_mut().insert(header::ETAG, etag);
+    }
+    if replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -90,10 +98,15 @@ pub(crate) async fn clear(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The message that query, headers and body describe.
-fn message<'a>(topic: Topic, mut query: Query, headers: &HeaderMap, payload: &'a [u8]) -> Result<Publish<'a>, Problem> {
+/// The message that a request describes.
+fn message<'a>(head: &Parts, topic: Topic, mut query: Query, payload: &'a [u8]) -> Result<Publish<'a>, Problem> {
+    let headers = &head.headers;
+    let sets = head.method == Method::PUT;
     let qos = wire::qos(query.parsed("qos", "0, 1 or 2")?.unwrap_or(1)).map_err(Problem::BadQuery)?;
-    let retain = query.flag("retain")?.unwrap_or(false);
+    let retain = query.flag("retain")?.unwrap_or(sets);
+    if sets && !retain {
+        return Err(Problem::BadQuery("`retain=false`: PUT sets the topic's state; POST publishes an event".into()));
+    }
     let expiry = query.parsed("expiry", "a whole number of seconds")?;
     let correlation = query.text("correlation_data")?;
     let content_type = headers
@@ -114,7 +127,13 @@ fn message<'a>(topic: Topic, mut query: Query, headers: &HeaderMap, payload: &'a
     };
     query.finish()?;
     let properties = wire::checked(properties).map_err(Problem::BadQuery)?;
-    Ok(Publish { retain, expiry, properties, ..Publish::new(topic, payload, qos) })
+    let condition = if sets { conditional::precondition(headers)? } else { None };
+    let idempotency = idempotency::header(headers)?.map(|key| {
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+        let kind = content_type.unwrap_or_default();
+        idempotency::named(key, &[head.method.as_str().as_bytes(), target.as_bytes(), kind.as_bytes(), payload])
+    });
+    Ok(Publish { retain, expiry, properties, condition, idempotency, ..Publish::new(topic, payload, qos) })
 }
 
 async fn send(app: &App, who: &Who, message: Publish<'_>) -> Result<Published, Problem> {

@@ -5,6 +5,7 @@
 mod contract;
 mod door;
 mod harness;
+mod idempotency;
 mod messages;
 mod sessions;
 mod topics;
