@@ -69,7 +69,7 @@ impl Core {
                 None if hello.start == Start::Existing => return Err(Refusal::NoSession),
                 None => {
                     let session = self.make(&hello, &principal);
-                    sessions.insert(client, session.clone());
+                    sessions.insert(session.clone());
                     drop(sessions);
                     return Ok(self.hold(&session, hello, principal, false));
                 }
@@ -85,12 +85,10 @@ impl Core {
         }
         self.end_session(&existing, Reason::TakenOver);
         let fresh = self.make(&hello, &principal);
-        if let Some(id) = hello.client_id.clone() {
-            let before = self.sessions.write().insert(id, fresh.clone());
-            if let Some(other) = before {
-                // Somebody came in between; of two newcomers the later wins.
-                self.end_session(&other, Reason::TakenOver);
-            }
+        let before = self.sessions.write().insert(fresh.clone());
+        if let Some(other) = before {
+            // Somebody came in between; of two newcomers the later wins.
+            self.end_session(&other, Reason::TakenOver);
         }
         Ok(self.hold(&fresh, hello, principal, false))
     }
@@ -148,11 +146,8 @@ impl Core {
             state.gateway = hello.gateway;
             state.peer = hello.peer;
             state.expiry = expiry;
-            state.window = usize::from(hello.window.min(limits.max_inflight).max(1));
+            state.window = hello.window.min(limits.max_inflight).max(1);
             state.while_away = hello.while_away;
-            if hello.options != crate::link::SessionOptions::default() {
-                state.options = hello.options;
-            }
             // The server's own parts say for whom they hold a session, and may change that.
             let before = state.owner.take().filter(|_| !own);
             state.owner = before.or_else(|| principal.name().map(Into::into));
@@ -162,9 +157,14 @@ impl Core {
                 state.policy = 0;
                 self.router.bump();
             }
-            state.resend = state.inflight.rest();
+            let resend = state.inflight.rest();
+            state.seldom.change(|seldom| {
+                (seldom.resend, seldom.ends) = (resend, None);
+                if hello.options != crate::link::SessionOptions::default() {
+                    seldom.options = hello.options;
+                }
+            });
             state.will = hello.will.map(Box::new);
-            state.ends = None;
             let rejects = state.overflow(limits) == crate::limits::Overflow::Reject;
             session.set_trait(REJECTS, rejects);
             if session.has(KEPT) && expiry == 0 {
@@ -196,7 +196,7 @@ impl Core {
             client,
             owner: state.owner.clone(),
             expiry: state.expiry,
-            options: state.options,
+            options: state.seldom.options,
             while_away: state.while_away,
         });
         records.push(Record::Will(session.key, state.will.clone()));
@@ -263,7 +263,7 @@ impl Core {
                 u32::MAX => None,
                 expiry => Some(now.after(Duration::from_secs(expiry.into()))),
             };
-            state.ends = ends;
+            state.seldom.change(|seldom| seldom.ends = ends);
             let delay = state.will.as_ref().map(|will| will.delay_s.min(state.expiry));
             let will_now = match delay {
                 Some(0) => state.will.take().map(|will| (state.principal.clone(), will)),

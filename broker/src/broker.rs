@@ -13,6 +13,7 @@ use crate::{
     router::{Router, retained::Retained},
     session::{
         Budget, Session,
+        registry::Registry,
         signal::{ROOM, Signal},
     },
     store::{Listener, Memory, Record, SessionKey, Store},
@@ -64,7 +65,7 @@ pub(crate) struct Core {
     pub(crate) retained: RwLock<Retained>,
     pub(crate) answers: Mutex<Answers>,
     /// Named sessions.
-    pub(crate) sessions: RwLock<BTreeMap<ClientId, Arc<Session>>>,
+    pub(crate) sessions: RwLock<Registry>,
     pub(crate) connections: Mutex<Connections>,
     pub(crate) timetable: Timetable,
     pub(crate) documents: Mutex<Documents>,
@@ -236,17 +237,8 @@ impl Broker {
     /// Named sessions in the order of their ids, after `after`, at most `limit`.
     #[must_use]
     pub fn sessions(&self, after: Option<&ClientId>, limit: usize) -> Vec<SessionInfo> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let page: Vec<_> = {
-            let sessions = self.0.sessions.read();
-            let from = after.map_or(Unbounded, Excluded);
-            sessions
-                .range::<ClientId, _>((from, Unbounded))
-                .take(limit)
-                .map(|(id, s)| (id.clone(), s.clone()))
-                .collect()
-        };
-        page.iter().map(|(id, session)| self.info(id, session)).collect()
+        let page: Vec<_> = self.0.sessions.read().after(after).take(limit).cloned().collect();
+        page.iter().filter_map(|session| Some(self.info(session.client.as_ref()?, session))).collect()
     }
 
     fn info(&self, id: &ClientId, session: &Session) -> SessionInfo {
@@ -274,7 +266,7 @@ impl Broker {
     /// Messages waiting, and handed out but not settled, in all named sessions.
     #[must_use]
     pub fn waiting(&self) -> u64 {
-        let sessions: Vec<_> = self.0.sessions.read().values().cloned().collect();
+        let sessions: Vec<_> = self.0.sessions.read().after(None).cloned().collect();
         sessions.iter().map(|s| s.state.lock().queued() as u64).sum()
     }
 

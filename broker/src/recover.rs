@@ -115,7 +115,7 @@ impl Broker {
         let now = core.clock.now();
         let principal = owner.as_deref().map_or_else(Principal::anonymous, |name| Principal::user(name, None));
         let mut state = State::new(principal, core.first_cursor());
-        (state.owner, state.expiry, state.options, state.while_away) = (owner, expiry, options, while_away);
+        (state.owner, state.expiry, state.while_away) = (owner, expiry, while_away);
         state.settled = draft.settled;
         state.will = draft.will;
         state.subscriptions = draft.subscriptions.into_values().collect();
@@ -130,12 +130,11 @@ impl Broker {
         // Whoever was connected has from now on as long as if the connection had been lost now.
         let after = |seconds: u32| (seconds != u32::MAX).then(|| now.after(Duration::from_secs(seconds.into())));
         let ends = draft.ends.unwrap_or_else(|| after(expiry));
-        state.ends = ends;
         let patience = state.will.as_ref().map(|will| Duration::from_secs(will.delay_s.into()).max(RETURN_WITHIN));
         let will_at = patience.map(|patience| now.after(patience));
         // A will outlives a session that dies with its connection just long enough for its client to return.
         let ends = if expiry == 0 { will_at.or(ends) } else { ends };
-        state.ends = ends;
+        state.seldom.change(|seldom| (seldom.options, seldom.ends) = (options, ends));
         let subscriptions = state.subscriptions.clone();
         let session = core.router.add_session(|id| {
             Arc::new(Session {
@@ -159,7 +158,7 @@ impl Broker {
         }
         core.timetable.set(&session, Due::End, ends);
         core.timetable.set(&session, Due::Will, will_at);
-        core.sessions.write().insert(client, session);
+        core.sessions.write().insert(session);
     }
 }
 

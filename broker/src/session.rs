@@ -5,24 +5,25 @@
 
 pub(crate) mod inflight;
 pub(crate) mod queue;
+pub(crate) mod rare;
+pub(crate) mod registry;
 pub(crate) mod signal;
 
 use crate::{
     access::{ClientId, Peer, Principal},
     clock::Time,
     limits::{Limits, Overflow},
-    link::{Cursor, Lsn, SessionOptions, Subscription, Tag, WhileAway},
+    link::{Cursor, Lsn, Subscription, Tag, WhileAway},
     message::{Message, Qos, Will},
     metrics::{DropCause, Metrics},
     store::{Record, SessionKey},
-    topic::Topic,
 };
 use inflight::Inflight;
 use parking_lot::Mutex;
 use queue::{Entry, Identifiers, Queue};
+use rare::{Scan, Seldom};
 use signal::{DELIVERABLE, ROOM, Signal};
 use std::{
-    collections::VecDeque,
     num::NonZeroU16,
     sync::{
         Arc,
@@ -94,19 +95,14 @@ pub(crate) struct State {
     /// Set when the session is over and out of the registry.
     pub(crate) ended: bool,
     pub(crate) expiry: u32,
-    pub(crate) window: usize,
+    /// Most deliveries under way.
+    pub(crate) window: u16,
     pub(crate) while_away: WhileAway,
-    pub(crate) options: SessionOptions,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) queue: Queue,
     pub(crate) inflight: Inflight,
-    /// Tags of an earlier connection that are still to be sent again, in order.
-    pub(crate) resend: VecDeque<Tag>,
-    /// Retained messages that are still to come, one scan a subscription.
-    pub(crate) scans: VecDeque<Scan>,
+    pub(crate) seldom: Seldom,
     pub(crate) will: Option<Box<Will>>,
-    /// When it ends, while its client is away.
-    pub(crate) ends: Option<Time>,
     next_cursor: u64,
     /// Highest cursor handed out by `Oldest`.
     pub(crate) shown: Cursor,
@@ -115,20 +111,10 @@ pub(crate) struct State {
     bytes: u64,
     /// Lost since the holder was last told.
     pub(crate) missed: u64,
-    /// Of these, what an unacknowledged read has told already.
-    pub(crate) missed_shown: u64,
     /// Rights under which the queued entries were let in.
     pub(crate) policy: u64,
     pub(crate) delivered: u64,
     pub(crate) dropped: u64,
-    /// Links whose message was refused for want of room here.
-    room_waiters: Vec<Arc<Signal>>,
-}
-
-/// A subscription's way through the retained messages.
-pub(crate) struct Scan {
-    pub(crate) subscription: Subscription,
-    pub(crate) after: Option<Topic>,
 }
 
 /// What all sessions share: bounds, counters, memory.
@@ -164,24 +150,19 @@ impl State {
             expiry: 0,
             window: 1,
             while_away: WhileAway::DropQos0,
-            options: SessionOptions::default(),
             subscriptions: Vec::new(),
             queue: Queue::default(),
             inflight: Inflight::default(),
-            resend: VecDeque::new(),
-            scans: VecDeque::new(),
+            seldom: Seldom::default(),
             will: None,
-            ends: None,
             next_cursor: first_cursor,
             shown: Cursor(first_cursor - 1),
             settled: Cursor(0),
             bytes: 0,
             missed: 0,
-            missed_shown: 0,
             policy: 0,
             delivered: 0,
             dropped: 0,
-            room_waiters: Vec::new(),
         }
     }
 
@@ -190,11 +171,14 @@ impl State {
     }
 
     pub(crate) fn overflow(&self, limits: &Limits) -> Overflow {
-        self.options.overflow.unwrap_or(limits.overflow)
+        self.seldom.options.overflow.unwrap_or(limits.overflow)
     }
 
     pub(crate) fn max_messages(&self, limits: &Limits) -> u32 {
-        self.options.max_queued_messages.map_or(limits.max_queued_messages, |n| n.min(limits.max_queued_messages))
+        self.seldom
+            .options
+            .max_queued_messages
+            .map_or(limits.max_queued_messages, |n| n.min(limits.max_queued_messages))
     }
 
     /// Waiting, and handed out but not settled.
@@ -213,12 +197,35 @@ impl State {
     }
 
     pub(crate) fn window_open(&self) -> bool {
-        self.resend.is_empty() && self.inflight.live() < self.window && self.inflight.len() < usize::from(u16::MAX)
+        self.seldom.resend.is_empty() && self.may_send() && self.inflight.len() < usize::from(u16::MAX)
+    }
+
+    /// The next retained messages to come, if any are.
+    pub(crate) fn next_scan(&mut self) -> Option<Scan> {
+        (!self.seldom.scans.is_empty()).then(|| self.seldom.change(|seldom| seldom.scans.pop_front())).flatten()
+    }
+
+    /// The first of `resend` was sent again, or needs it no more.
+    pub(crate) fn next_resent(&mut self) {
+        self.seldom.change(|seldom| seldom.resend.pop_front());
+    }
+
+    /// The holder has been told what it lost.
+    pub(crate) fn told_of_missed(&mut self) {
+        self.missed = 0;
+        if self.seldom.missed_shown > 0 {
+            self.seldom.change(|seldom| seldom.missed_shown = 0);
+        }
+    }
+
+    /// Whether one more may be under way, new or again.
+    pub(crate) fn may_send(&self) -> bool {
+        self.inflight.live() < usize::from(self.window)
     }
 
     /// Whether `take(Unsent)` would give something (as far as one can tell without looking at the store).
     pub(crate) fn deliverable(&self) -> bool {
-        !self.resend.is_empty() || !self.scans.is_empty() || self.queue.next(self.window_open()).is_some()
+        !self.seldom.resend.is_empty() || !self.seldom.scans.is_empty() || self.queue.next(self.window_open()).is_some()
     }
 
     pub(crate) fn next_cursor(&mut self) -> Cursor {
@@ -304,8 +311,8 @@ impl State {
         let cost = entry.message.cost() as u64;
         self.bytes -= cost;
         account.freed += cost;
-        for waiter in self.room_waiters.drain(..) {
-            waiter.raise(ROOM);
+        if !self.seldom.room_waiters.is_empty() {
+            self.seldom.change(|seldom| seldom.room_waiters.drain(..).for_each(|waiter| waiter.raise(ROOM)));
         }
     }
 
@@ -327,9 +334,11 @@ impl State {
 
     /// A link whose message was refused here hears when there is room. Bounded by the links there are.
     pub(crate) fn wait_for_room(&mut self, signal: &Arc<Signal>) {
-        if !self.room_waiters.iter().any(|s| Arc::ptr_eq(s, signal)) {
-            self.room_waiters.retain(|s| s.detached().is_none());
-            self.room_waiters.push(signal.clone());
+        if !self.seldom.room_waiters.iter().any(|s| Arc::ptr_eq(s, signal)) {
+            self.seldom.change(|seldom| {
+                seldom.room_waiters.retain(|s| s.detached().is_none());
+                seldom.room_waiters.push(signal.clone());
+            });
         }
     }
 
@@ -350,8 +359,7 @@ impl State {
         for entry in entries {
             self.drop_entry(&entry, DropCause::SessionEnded, &mut account);
         }
-        self.resend.clear();
-        self.scans.clear();
+        self.seldom = Seldom::default();
     }
 
     /// Restores a recovered entry that had been handed out.

@@ -106,7 +106,7 @@ impl Core {
         let now = self.clock.now();
         let due = {
             let state = session.state.lock();
-            state.signal.is_none() && state.ends.is_some_and(|at| at <= now)
+            state.signal.is_none() && state.seldom.ends.is_some_and(|at| at <= now)
         };
         if due {
             self.end_session(session, Reason::SessionEnded);
@@ -134,12 +134,7 @@ impl Core {
     /// Ends a session for good, with its will if one is pending (MQTT 5.0 §3.1.2.5: the session's end is the last
     /// moment for it).
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, reason: Reason) -> Lsn {
-        if let Some(client) = &session.client {
-            let mut sessions = self.sessions.write();
-            if sessions.get(client).is_some_and(|s| Arc::ptr_eq(s, session)) {
-                sessions.remove(client);
-            }
-        }
+        self.sessions.write().remove(session);
         let (will, filters, was_kept) = {
             let mut state = session.state.lock();
             if state.ended {

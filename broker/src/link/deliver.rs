@@ -16,7 +16,6 @@ use crate::{
     store::Record,
 };
 use parking_lot::RwLockReadGuard;
-use std::collections::VecDeque;
 use triomphe::ThinArc;
 
 impl Link {
@@ -53,10 +52,10 @@ struct Round<'a> {
 impl Round<'_> {
     fn unsent(&mut self, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
         let Some(mut guard) = self.link.state() else { return 0 };
-        if !guard.resend.is_empty() {
+        if !guard.seldom.resend.is_empty() {
             return 0;
         }
-        if !guard.scans.is_empty() {
+        if !guard.seldom.scans.is_empty() {
             drop(guard);
             // The tree's lock comes before the session's.
             let retained = self.link.core.retained.read();
@@ -100,8 +99,7 @@ impl Round<'_> {
 
     fn hand_out(&mut self, state: &mut State, lane: Lane, tag: Option<Tag>, cost: usize) {
         let Some(entry) = state.queue.pop(lane) else { return };
-        state.missed = 0;
-        state.missed_shown = 0;
+        state.told_of_missed();
         self.count(cost);
         match tag {
             Some(tag) => {
@@ -128,7 +126,7 @@ impl Round<'_> {
         visit: &mut impl FnMut(&Delivery<'_>) -> Taken,
     ) {
         let now = self.now();
-        while let Some(mut scan) = state.scans.pop_front() {
+        while let Some(mut scan) = state.next_scan() {
             let identifiers: Identifiers =
                 scan.subscription.identifier.map(|id| ThinArc::from_header_and_slice((), &[id]));
             let mut finished = true;
@@ -173,12 +171,10 @@ impl Round<'_> {
             });
             if !finished {
                 scan.after = reached;
-                state.scans.push_front(scan);
+                state.seldom.change(|seldom| seldom.scans.push_front(scan));
                 return;
             }
         }
-        // A session that has seen its retained messages keeps no buffer for more.
-        state.scans = VecDeque::new();
     }
 
     /// Accounts for a retained message as if it had gone through the queue.
@@ -209,7 +205,7 @@ impl Round<'_> {
             return;
         }
         self.count(cost);
-        state.missed = 0;
+        state.told_of_missed();
         if tagged {
             let tag = state.inflight.next_tag();
             if kept {
@@ -223,10 +219,10 @@ impl Round<'_> {
 
     fn inflight(&mut self, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
         let Some(mut state) = self.link.state() else { return 0 };
-        while self.goes_on() && state.inflight.live() < state.window {
-            let Some(tag) = state.resend.front().copied() else { break };
+        while self.goes_on() && state.may_send() {
+            let Some(tag) = state.seldom.resend.front().copied() else { break };
             let Some(sent) = state.inflight.get_mut(tag) else {
-                state.resend.pop_front(); // settled meanwhile
+                state.next_resent(); // settled meanwhile
                 continue;
             };
             if sent.entry.qos == Qos::ExactlyOnce && !self.is_durable(sent.entry.lsn) {
@@ -244,12 +240,12 @@ impl Round<'_> {
             let taken = visit(&delivery(&sent.entry, Some(tag), sent.stage, 0, expiry));
             match taken {
                 Taken::Sent => {
-                    state.resend.pop_front();
+                    state.next_resent();
                     state.inflight.set_live(tag);
                     self.count(cost);
                 }
                 Taken::TooLarge => {
-                    state.resend.pop_front();
+                    state.next_resent();
                     if let Some(sent) = state.inflight.remove(tag) {
                         state.drop_entry(&sent.entry, DropCause::TooLarge, &mut self.account);
                     }
@@ -318,7 +314,7 @@ impl Round<'_> {
 
     /// For a road that reads by cursor, retained messages must have a place in the queue: as many as a page takes.
     fn queue_retained(&mut self) {
-        if self.link.state().is_none_or(|state| state.scans.is_empty()) {
+        if self.link.state().is_none_or(|state| state.seldom.scans.is_empty()) {
             return;
         }
         let now = self.now();
@@ -326,7 +322,7 @@ impl Round<'_> {
         let Some(mut guard) = self.link.state() else { return };
         let state = &mut *guard;
         let core = &self.link.core;
-        while let Some(mut scan) = state.scans.pop_front() {
+        while let Some(mut scan) = state.next_scan() {
             let identifiers = scan.subscription.identifier.map(|id| ThinArc::from_header_and_slice((), &[id]));
             let mut finished = true;
             let after = scan.after.take();
@@ -359,12 +355,10 @@ impl Round<'_> {
             });
             if !finished {
                 scan.after = reached;
-                state.scans.push_front(scan);
+                state.seldom.change(|seldom| seldom.scans.push_front(scan));
                 return;
             }
         }
-        // A session that has seen its retained messages keeps no buffer for more.
-        state.scans = VecDeque::new();
     }
 
     /// Before a page is shown, what may no longer be shown goes.

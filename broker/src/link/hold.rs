@@ -121,7 +121,7 @@ impl Link {
     pub fn set_options(&mut self, options: SessionOptions) -> Lsn {
         let mut records = Vec::new();
         if let Some(mut state) = self.state() {
-            state.options = options;
+            state.seldom.change(|seldom| seldom.options = options);
             let rejects = state.overflow(&self.core.budget.limits) == Overflow::Reject;
             self.session.set_trait(REJECTS, rejects);
             self.core.record_session(&self.session, &state, &mut records);

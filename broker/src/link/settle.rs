@@ -70,7 +70,10 @@ impl Link {
                 return Err(UnknownCursor);
             }
             state.settled = cursor;
-            state.missed -= std::mem::take(&mut state.missed_shown).min(state.missed);
+            if state.seldom.missed_shown > 0 {
+                let shown = state.seldom.change(|seldom| std::mem::take(&mut seldom.missed_shown));
+                state.missed -= shown.min(state.missed);
+            }
             let mut entries = Vec::new();
             state.queue.drain_through(cursor, |entry| entries.push(entry));
             // What another road handed out and did not settle, and is not past the point of no return.
@@ -106,8 +109,11 @@ impl Link {
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.state().map_or(0, |mut state| {
-            state.missed_shown = state.missed;
-            state.missed
+            let missed = state.missed;
+            if missed != state.seldom.missed_shown {
+                state.seldom.change(|seldom| seldom.missed_shown = missed);
+            }
+            missed
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     access::Action,
     message::Qos,
     router::trie::Subscriber,
-    session::{Scan, signal::DELIVERABLE},
+    session::{rare::Scan, signal::DELIVERABLE},
     store::Record,
     topic::Filter,
 };
@@ -78,8 +78,10 @@ impl Link {
         };
         if replay {
             // A scan of the same filter under way begins anew.
-            state.scans.retain(|scan| scan.subscription.filter != *filter);
-            state.scans.push_back(Scan { subscription, after: None });
+            state.seldom.change(|seldom| {
+                seldom.scans.retain(|scan| scan.subscription.filter != *filter);
+                seldom.scans.push_back(Scan { subscription, after: None });
+            });
             self.signal.note(DELIVERABLE);
         }
         Ok(qos)
@@ -93,7 +95,11 @@ impl Link {
                 let place = state.subscriptions.binary_search_by(|s| s.filter.cmp(filter));
                 if let Ok(at) = place {
                     state.subscriptions.remove(at);
-                    state.scans.retain(|scan| scan.subscription.filter != *filter);
+                    if !state.seldom.scans.is_empty() {
+                        state.seldom.change(|seldom| {
+                            seldom.scans.retain(|scan| scan.subscription.filter != *filter);
+                        });
+                    }
                     self.core.router.unsubscribe(filter, self.session.id);
                 }
                 place.is_ok()

@@ -22,13 +22,18 @@ pub(crate) struct Sent {
 /// stays unsettled while tens of thousands after it come and go is put aside.
 #[derive(Debug, Default)]
 pub(crate) struct Inflight {
-    window: VecDeque<Option<Sent>>,
     /// The tag of the window's first place.
     first: u16,
     count: u16,
     live: u16,
-    /// Boxed: hardly any session ever has one.
-    stragglers: Option<Box<HashMap<u16, Sent>>>,
+    /// Made with the first delivery: most sessions only ever get QoS 0.
+    places: Option<Box<Places>>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    window: VecDeque<Option<Sent>>,
+    stragglers: HashMap<u16, Sent>,
 }
 
 impl Inflight {
@@ -44,8 +49,8 @@ impl Inflight {
     /// The tag the next delivery will get. Fewer than 65,535 are ever under way, so there always is one.
     pub(crate) fn next_tag(&mut self) -> Tag {
         loop {
-            let number = self.number_at(self.window.len());
-            match self.stragglers.as_ref().is_some_and(|aside| aside.contains_key(&number)) {
+            let number = number(self.first, self.window_len());
+            match self.places.as_ref().is_some_and(|places| places.stragglers.contains_key(&number)) {
                 // A hole: settled before it was used.
                 true => self.push_slot(None),
                 false => return Tag(NonZeroU16::new(number).unwrap_or(NonZeroU16::MIN)),
@@ -64,31 +69,35 @@ impl Inflight {
     pub(crate) fn restore(&mut self, tag: Tag, entry: Entry) {
         self.count += 1;
         let sent = Sent { entry, stage: Stage::Offered, live: false };
-        if self.window.is_empty() {
+        if self.window_len() == 0 {
             self.first = tag.0.get();
         }
-        match self.number_at(self.window.len()) == tag.0.get() {
+        match number(self.first, self.window_len()) == tag.0.get() {
             true => self.push_slot(Some(sent)),
-            false => self.put_aside(tag.0.get(), sent),
+            false => drop(self.places.get_or_insert_default().stragglers.insert(tag.0.get(), sent)),
         }
     }
 
     pub(crate) fn get_mut(&mut self, tag: Tag) -> Option<&mut Sent> {
-        match self.place(tag) {
-            Some(at) if self.window[at].is_some() => self.window[at].as_mut(),
-            _ => self.stragglers.as_mut()?.get_mut(&tag.0.get()),
+        let place = self.place(tag);
+        let places = self.places.as_mut()?;
+        match place {
+            Some(at) if places.window[at].is_some() => places.window[at].as_mut(),
+            _ => places.stragglers.get_mut(&tag.0.get()),
         }
     }
 
     pub(crate) fn remove(&mut self, tag: Tag) -> Option<Sent> {
-        let sent = match self.place(tag) {
-            Some(at) if self.window[at].is_some() => self.window[at].take(),
-            _ => self.stragglers.as_mut()?.remove(&tag.0.get()),
+        let place = self.place(tag);
+        let Places { window, stragglers } = self.places.as_deref_mut()?;
+        let sent = match place {
+            Some(at) if window[at].is_some() => window[at].take(),
+            _ => stragglers.remove(&tag.0.get()),
         }?;
         self.count -= 1;
         self.live -= u16::from(sent.live);
-        while let Some(None) = self.window.front() {
-            self.window.pop_front();
+        while let Some(None) = window.front() {
+            window.pop_front();
             self.first = next(self.first);
         }
         Some(sent)
@@ -105,16 +114,16 @@ impl Inflight {
     /// The connection is gone: nothing is live. Gives the tags in the order of first sending.
     pub(crate) fn rest(&mut self) -> VecDeque<Tag> {
         self.live = 0;
+        let Some(places) = &mut self.places else { return VecDeque::new() };
         let mut order: Vec<(crate::link::Cursor, Tag)> = Vec::with_capacity(usize::from(self.count));
-        let first = self.first;
-        for (at, slot) in self.window.iter_mut().enumerate() {
-            if let (Some(sent), Some(tag)) = (slot, NonZeroU16::new(number(first, at))) {
+        for (at, slot) in places.window.iter_mut().enumerate() {
+            if let (Some(sent), Some(tag)) = (slot, NonZeroU16::new(number(self.first, at))) {
                 sent.live = false;
                 order.push((sent.entry.cursor, Tag(tag)));
             }
         }
         let in_window = order.len();
-        for (tag, sent) in self.stragglers.iter_mut().flat_map(|aside| aside.iter_mut()) {
+        for (tag, sent) in &mut places.stragglers {
             sent.live = false;
             order.extend(NonZeroU16::new(*tag).map(|tag| (sent.entry.cursor, Tag(tag))));
         }
@@ -125,45 +134,37 @@ impl Inflight {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Tag, &Sent)> {
-        let window = self
-            .window
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| Some((Tag(NonZeroU16::new(self.number_at(at))?), slot.as_ref()?)));
-        let aside = self
-            .stragglers
-            .iter()
-            .flat_map(|aside| aside.iter())
-            .filter_map(|(tag, sent)| Some((Tag(NonZeroU16::new(*tag)?), sent)));
-        aside.chain(window)
+        let places = self.places.iter();
+        let window = places.clone().flat_map(|places| places.window.iter().enumerate()).filter_map(|(at, slot)| {
+            let tag = NonZeroU16::new(number(self.first, at))?;
+            Some((Tag(tag), slot.as_ref()?))
+        });
+        let aside = places.flat_map(|places| &places.stragglers);
+        aside.filter_map(|(tag, sent)| Some((Tag(NonZeroU16::new(*tag)?), sent))).chain(window)
     }
 
     fn push_slot(&mut self, slot: Option<Sent>) {
-        if self.window.is_empty() && self.first == 0 {
+        let Places { window, stragglers } = &mut **self.places.get_or_insert_default();
+        if window.is_empty() && self.first == 0 {
             self.first = 1;
         }
-        if self.window.len() >= SPAN {
-            let first = self.first;
-            if let Some(Some(sent)) = self.window.pop_front() {
-                self.put_aside(first, sent);
+        if window.len() >= SPAN {
+            if let Some(Some(sent)) = window.pop_front() {
+                stragglers.insert(self.first, sent);
             }
-            self.first = next(first);
+            self.first = next(self.first);
         }
-        self.window.push_back(slot);
+        window.push_back(slot);
     }
 
-    fn put_aside(&mut self, tag: u16, sent: Sent) {
-        self.stragglers.get_or_insert_default().insert(tag, sent);
+    fn window_len(&self) -> usize {
+        self.places.as_ref().map_or(0, |places| places.window.len())
     }
 
     fn place(&self, tag: Tag) -> Option<usize> {
         let (first, tag) = (usize::from(self.first), usize::from(tag.0.get()));
         let at = if tag >= first { tag - first } else { tag + usize::from(u16::MAX) - first };
-        (at < self.window.len()).then_some(at)
-    }
-
-    fn number_at(&self, at: usize) -> u16 {
-        number(self.first, at)
+        (at < self.window_len()).then_some(at)
     }
 }
 

@@ -1,0 +1,90 @@
+//! What few sessions have at any one time, kept apart so that an idle one costs nothing for it.
+
+use super::signal::Signal;
+use crate::{
+    clock::Time,
+    link::{SessionOptions, Subscription, Tag},
+    topic::Topic,
+};
+use std::{collections::VecDeque, ops::Deref, sync::Arc};
+
+/// See the module's documentation. Reads as [`Rare::NOTHING`] while there is nothing.
+#[derive(Default)]
+pub(crate) struct Seldom(Option<Box<Rare>>);
+
+pub(crate) struct Rare {
+    /// Tags of an earlier connection that are still to be sent again, in order.
+    pub(crate) resend: VecDeque<Tag>,
+    /// Retained messages that are still to come, one scan a subscription.
+    pub(crate) scans: VecDeque<Scan>,
+    /// Links whose message was refused for want of room here.
+    pub(crate) room_waiters: Vec<Arc<Signal>>,
+    /// The session's own bounds.
+    pub(crate) options: SessionOptions,
+    /// Of the missed messages, those that an unacknowledged read has told already.
+    pub(crate) missed_shown: u64,
+    /// When the session ends, while its client is away.
+    pub(crate) ends: Option<Time>,
+}
+
+/// A subscription's way through the retained messages.
+pub(crate) struct Scan {
+    pub(crate) subscription: Subscription,
+    pub(crate) after: Option<Topic>,
+}
+
+static NOTHING: Rare = Rare::NOTHING;
+
+impl Rare {
+    const NOTHING: Self = Self {
+        resend: VecDeque::new(),
+        scans: VecDeque::new(),
+        room_waiters: Vec::new(),
+        options: SessionOptions { max_queued_messages: None, overflow: None },
+        missed_shown: 0,
+        ends: None,
+    };
+
+    fn is_nothing(&self) -> bool {
+        self.resend.is_empty()
+            && self.scans.is_empty()
+            && self.room_waiters.is_empty()
+            && self.options == SessionOptions::default()
+            && self.missed_shown == 0
+            && self.ends.is_none()
+    }
+}
+
+impl Seldom {
+    /// The way to change anything: makes room for it, and gives the room back when nothing is left.
+    pub(crate) fn change<T>(&mut self, how: impl FnOnce(&mut Rare) -> T) -> T {
+        let rare = self.0.get_or_insert_with(|| Box::new(Rare::NOTHING));
+        let outcome = how(rare);
+        if rare.is_nothing() {
+            self.0 = None;
+        }
+        outcome
+    }
+}
+
+impl Deref for Seldom {
+    type Target = Rare;
+
+    fn deref(&self) -> &Rare {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_kept_only_while_something_is_in_it() {
+        let mut seldom = Seldom::default();
+        seldom.change(|rare| rare.ends = Some(Time(7)));
+        assert_eq!(seldom.ends, Some(Time(7)));
+        seldom.change(|rare| rare.ends = None);
+        assert!(seldom.0.is_none());
+    }
+}
