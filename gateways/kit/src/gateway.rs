@@ -23,6 +23,15 @@ pub trait Gateway: Sized + Send + 'static {
         Ok(())
     }
 
+    /// Reads the files a table names, as `bind` will; for `waystation check`, which binds nothing.
+    ///
+    /// # Errors
+    /// The offending key (relative to the table), its file and what is wrong with it.
+    fn look(config: &Self::Config) -> Result<(), InvalidConfig> {
+        let _ = config;
+        Ok(())
+    }
+
     /// Opens everything that can fail to open; accepts nothing yet. Port 0 is honoured.
     fn bind(config: Self::Config, cx: Context) -> impl Future<Output = Result<Self, BindError>> + Send;
 

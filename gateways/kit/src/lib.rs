@@ -1,5 +1,5 @@
 //! What a front-end is made of: the [`Gateway`] trait and its host's side, the loops that fast connections run on,
-//! and the contract tests every gateway runs.
+//! server TLS, and the contract tests every gateway runs.
 
 pub mod accept;
 pub mod buffers;
@@ -8,6 +8,7 @@ pub mod contract;
 pub mod gateway;
 pub mod loops;
 pub mod registry;
+pub mod tls;
 pub mod wheel;
 
 pub use accept::{Acceptor, Listener};
@@ -16,4 +17,5 @@ pub use gateway::{
 };
 pub use loops::Loops;
 pub use registry::{Bound, Kind, Listen, Registry, Running};
+pub use tls::{Tls, TlsFiles, UseIdentity};
 pub use wheel::Timer;

@@ -43,6 +43,12 @@ pub trait Kind: Send + Sync {
     /// The offending key, relative to the table.
     fn check(&self, table: toml::Table) -> Result<toml::Table, InvalidConfig>;
 
+    /// Reads the files that a table names.
+    ///
+    /// # Errors
+    /// The offending key, relative to the table.
+    fn look(&self, table: toml::Table) -> Result<(), InvalidConfig>;
+
     /// Binds a gateway.
     fn bind(&self, table: toml::Table, cx: Context) -> BoxFuture<'_, Result<Box<dyn Bound>, BindError>>;
 }
@@ -94,6 +100,10 @@ impl<G: Gateway> Kind for KindOf<G> {
         let config = read::<G>(table)?;
         toml::Table::try_from(&config)
             .map_err(|error| InvalidConfig { key: String::new(), why: format!("cannot be written as TOML: {error}") })
+    }
+
+    fn look(&self, table: toml::Table) -> Result<(), InvalidConfig> {
+        G::look(&read::<G>(table)?)
     }
 
     fn bind(&self, table: toml::Table, cx: Context) -> BoxFuture<'_, Result<Box<dyn Bound>, BindError>> {
