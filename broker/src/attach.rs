@@ -94,7 +94,8 @@ impl Core {
     }
 
     /// Ends the old holder's link: from here on its calls change nothing. Gives its will if that is to be published
-    /// now: always when the session does not go on; else only without a delay [MQTT-3.1.3-9].
+    /// now: always when the session does not go on; else only without a delay [MQTT-3.1.3-9]. One that stays with the
+    /// session is only ever published for a holder, and not when the newcomer may go on with it.
     fn fence(&self, session: &Arc<Session>, resume: bool) -> Option<(Principal, Box<Will>)> {
         // A flush under way is waited for.
         let _incoming = session.incoming.lock();
@@ -104,7 +105,12 @@ impl Core {
             old.detach(Reason::TakenOver);
             self.disconnected(&state);
         }
-        let now = !resume || (held.is_some() && state.will.as_ref().is_some_and(|will| will.delay_s == 0));
+        let now = match &state.will {
+            Some(will) if will.stays && resume => return None,
+            Some(will) if will.stays => held.is_some(),
+            Some(will) => !resume || (held.is_some() && will.delay_s == 0),
+            None => return None,
+        };
         let will = state.will.take().filter(|_| now);
         will.map(|will| (state.principal.clone(), will))
     }
@@ -164,7 +170,9 @@ impl Core {
                     seldom.options = hello.options;
                 }
             });
-            state.will = hello.will.map(Box::new);
+            let kept = state.will.take().filter(|will| will.stays && hello.keeps_will);
+            state.will = hello.will.map(Box::new).or(kept);
+            state.dozing = false;
             let rejects = state.overflow(limits) == crate::limits::Overflow::Reject;
             session.set_trait(REJECTS, rejects);
             if session.has(KEPT) && expiry == 0 {
@@ -253,7 +261,7 @@ impl Core {
             signal.detach(Reason::TakenOver);
             self.disconnected(state);
             state.queue.shrink();
-            if !with_will {
+            if !with_will && state.will.as_ref().is_some_and(|will| !will.stays) {
                 state.will = None;
                 if session.has(KEPT) {
                     records.push(Record::Will(session.key, None));
@@ -264,9 +272,9 @@ impl Core {
                 expiry => Some(now.after(Duration::from_secs(expiry.into()))),
             };
             state.seldom.change(|seldom| seldom.ends = ends);
-            let delay = state.will.as_ref().map(|will| will.delay_s.min(state.expiry));
+            let delay = state.will.as_ref().filter(|_| with_will).map(|will| will.delay_s.min(state.expiry));
             let will_now = match delay {
-                Some(0) => state.will.take().map(|will| (state.principal.clone(), will)),
+                Some(0) => state.spend_will(),
                 _ => None,
             };
             let will_at = delay.filter(|s| *s > 0).map(|s| now.after(Duration::from_secs(s.into())));

@@ -41,6 +41,8 @@ pub struct Hello {
     pub while_away: WhileAway,
     /// Published if the link is lost.
     pub will: Option<Will>,
+    /// Without a will of its own, the one that stayed with the resumed session is in force again (MQTT-SN 1.2 §6.3).
+    pub keeps_will: bool,
     /// The session's own bounds, where it has any.
     pub options: SessionOptions,
 }
@@ -60,6 +62,7 @@ impl Hello {
             window: u16::MAX,
             while_away: WhileAway::DropQos0,
             will: None,
+            keeps_will: false,
             options: SessionOptions::default(),
         }
     }

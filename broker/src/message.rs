@@ -120,6 +120,9 @@ pub struct Will {
     pub expiry: Option<u32>,
     /// As for [`Publish::properties`].
     pub properties: Option<Box<Properties>>,
+    /// Whether it stays with a session that outlives its connection, goodbye or not, for connections that keep it
+    /// ([`crate::Hello::keeps_will`], MQTT-SN 1.2 §6.3). While its client is away such a will is not pending.
+    pub stays: bool,
 }
 
 /// A stored message: one allocation, however many queues refer to it.

@@ -518,7 +518,8 @@ impl Journal<'_> {
             }
             self.answered.push(answer);
         }
-        if core.store.keeps() {
+        // The server's own states are made anew at each start.
+        if core.store.keeps() && !message.topic().as_str().starts_with("$SYS/") {
             if retain && message.payload().is_empty() {
                 self.records.push(Record::Cleared(message.topic().clone()));
             }

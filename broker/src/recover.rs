@@ -130,7 +130,9 @@ impl Broker {
         // Whoever was connected has from now on as long as if the connection had been lost now.
         let after = |seconds: u32| (seconds != u32::MAX).then(|| now.after(Duration::from_secs(seconds.into())));
         let ends = draft.ends.unwrap_or_else(|| after(expiry));
-        let patience = state.will.as_ref().map(|will| Duration::from_secs(will.delay_s.into()).max(RETURN_WITHIN));
+        // A will that stays is pending only for a client that was connected.
+        let pending = state.will.as_ref().filter(|will| !will.stays || draft.ends.is_none());
+        let patience = pending.map(|will| Duration::from_secs(will.delay_s.into()).max(RETURN_WITHIN));
         let will_at = patience.map(|patience| now.after(patience));
         // A will outlives a session that dies with its connection just long enough for its client to return.
         let ends = if expiry == 0 { will_at.or(ends) } else { ends };

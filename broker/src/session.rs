@@ -98,6 +98,8 @@ pub(crate) struct State {
     /// Most deliveries under way.
     pub(crate) window: u16,
     pub(crate) while_away: WhileAway,
+    /// Its client is attached and asleep, and wants no QoS 0 meanwhile.
+    pub(crate) dozing: bool,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) queue: Queue,
     pub(crate) inflight: Inflight,
@@ -150,6 +152,7 @@ impl State {
             expiry: 0,
             window: 1,
             while_away: WhileAway::DropQos0,
+            dozing: false,
             subscriptions: Vec::new(),
             queue: Queue::default(),
             inflight: Inflight::default(),
@@ -247,7 +250,8 @@ impl State {
         if self.ended {
             return Ok(None);
         }
-        if copy.qos == Qos::AtMostOnce && self.signal.is_none() && self.while_away == WhileAway::DropQos0 {
+        let away = (self.signal.is_none() && self.while_away == WhileAway::DropQos0) || self.dozing;
+        if away && copy.qos == Qos::AtMostOnce {
             return Ok(None);
         }
         let cost = copy.message.cost() as u64;
@@ -276,6 +280,15 @@ impl State {
             redelivered: false,
         });
         Ok(Some(cursor))
+    }
+
+    /// The will to publish now. One that stays with the session is there again for the next connection.
+    pub(crate) fn spend_will(&mut self) -> Option<(Principal, Box<Will>)> {
+        let will = match &self.will {
+            Some(will) if will.stays && self.expiry > 0 => Some(will.clone()),
+            _ => self.will.take(),
+        };
+        will.map(|will| (self.principal.clone(), will))
     }
 
     fn is_full(&self, account: &Account<'_>, cost: u64) -> bool {

@@ -95,9 +95,13 @@ impl Core {
             if state.signal.is_some() {
                 return;
             }
-            state.will.take().map(|will| (will, state.principal.clone()))
+            if state.will.as_ref().is_some_and(|will| will.stays) {
+                // From here on it is no longer the will of a client that was connected when the server stopped.
+                self.note(&mut vec![Record::Away { session: session.key, ends: state.seldom.ends }]);
+            }
+            state.spend_will()
         };
-        if let Some((will, principal)) = will {
+        if let Some((principal, will)) = will {
             self.publish_will(session, &principal, &will);
         }
     }
@@ -126,7 +130,7 @@ impl Core {
         if publisher.stage(message, 0).is_ok() {
             publisher.flush(&mut Vec::new());
         }
-        if self.store.keeps() {
+        if self.store.keeps() && session.state.lock().will.is_none() {
             self.note(&mut vec![Record::Will(session.key, None)]);
         }
     }
@@ -141,12 +145,14 @@ impl Core {
                 return Lsn::default();
             }
             state.ended = true;
-            if let Some(signal) = state.signal.take() {
+            let held = state.signal.take();
+            if let Some(signal) = &held {
                 signal.detach(reason);
                 self.disconnected(&state);
             }
             state.drop_all(&self.budget);
-            let will = state.will.take().map(|will| (will, state.principal.clone()));
+            let will = state.will.take().filter(|will| !will.stays || held.is_some());
+            let will = will.map(|will| (will, state.principal.clone()));
             let filters = std::mem::take(&mut state.subscriptions);
             (will, filters, session.has(crate::session::KEPT))
         };

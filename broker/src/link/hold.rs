@@ -129,6 +129,20 @@ impl Link {
         self.core.note(&mut records)
     }
 
+    /// The will in force.
+    #[must_use]
+    pub fn will(&self) -> Option<Will> {
+        self.state().and_then(|state| state.will.as_deref().cloned())
+    }
+
+    /// Whether its client sleeps and wants no QoS 0 kept for it meanwhile (MQTT-SN 1.2 §6.14). What is dropped so is
+    /// not counted: nothing was promised.
+    pub fn doze(&mut self, dozing: bool) {
+        if let Some(mut state) = self.state() {
+            state.dozing = dozing;
+        }
+    }
+
     /// Sets, replaces or discards the will (MQTT-SN WILLTOPICUPD, WILLMSGUPD).
     ///
     /// # Errors

@@ -141,3 +141,17 @@ fn what_expires_in_the_queue_is_dropped_and_counted() {
     assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["2"]);
     assert_eq!(world.broker.metrics().dropped(DropCause::Expired), 1);
 }
+
+#[test]
+fn a_client_that_dozes_gets_no_qos_0_from_that_time() {
+    let world = World::new();
+    let mut link = world.client("c");
+    subscribe(&mut link, "t", Qos::AtLeastOnce);
+    link.doze(true);
+    world.publish("t", "0", Qos::AtMostOnce);
+    world.publish("t", "1", Qos::AtLeastOnce);
+    link.doze(false);
+    world.publish("t", "2", Qos::AtMostOnce);
+    let texts: Vec<String> = take(&mut link, Pick::Unsent).into_iter().map(|got| got.text).collect();
+    assert_eq!(texts, ["1", "2"]);
+}

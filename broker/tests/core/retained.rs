@@ -96,3 +96,20 @@ fn an_expired_state_is_no_state() {
     world.advance(1);
     assert!(world.broker.retained(&Principal::anonymous(), &topic).unwrap().is_none());
 }
+
+#[test]
+fn the_servers_own_states_are_open_to_it_alone_and_never_stored() {
+    let world = World::new();
+    let topic = Topic::parse("$SYS/broker/version").unwrap();
+    let state = Publish { retain: true, ..Publish::new(topic.clone(), b"1", Qos::AtMostOnce) };
+    let mut client = world.client("c");
+    assert_eq!(client.publisher().stage(state.clone(), 0), Err(Refused::NotAuthorized));
+    let mut own = world.broker.publisher(&"test".into(), Principal::server(), None);
+    own.stage(state, 0).unwrap();
+    own.flush(&mut Vec::new());
+    let state = world.broker.retained(&Principal::anonymous(), &topic).unwrap();
+    assert_eq!(state.unwrap().payload(), b"1");
+    world.store.sync();
+    let state = world.crash().broker.retained(&Principal::anonymous(), &topic).unwrap();
+    assert!(state.is_none());
+}

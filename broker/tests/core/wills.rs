@@ -10,6 +10,7 @@ fn will(delay_s: u32) -> Option<Will> {
         delay_s,
         expiry: None,
         properties: None,
+        stays: false,
     })
 }
 
@@ -93,4 +94,66 @@ fn a_will_survives_a_crash_and_waits_a_while_for_its_client() {
     assert!(take(&mut watcher, Pick::Unsent).is_empty());
     world.advance(1);
     assert_eq!(take(&mut watcher, Pick::Unsent).len(), 1);
+}
+
+/// A will as MQTT-SN knows it, and a connection that goes on with the one there is.
+impl Scene {
+    fn board(&self, brings_will: bool) -> Link {
+        let will = will(0).filter(|_| brings_will).map(|will| Will { stays: true, ..will });
+        let hello = Hello { will, keeps_will: true, expiry: 3_600, start: Start::Resume, ..self.world.hello("mortal") };
+        self.world.attach(hello).link
+    }
+}
+
+#[test]
+fn a_will_that_stays_is_in_force_again_after_a_goodbye_and_after_it_was_published() {
+    let mut scene = Scene::new();
+    scene.board(true).detach(Detach::Clean);
+    scene.world.advance(1_000);
+    assert_eq!(scene.wills(), 0);
+    drop(scene.board(false));
+    assert_eq!(scene.wills(), 1);
+    let link = scene.board(false);
+    assert!(link.will().is_some());
+    drop(link);
+    assert_eq!(scene.wills(), 1);
+    let _back = scene.board(false);
+    let _taken_over = scene.board(false);
+    assert_eq!(scene.wills(), 0, "the client goes on with it");
+}
+
+#[test]
+fn a_will_that_stays_ends_with_the_session_and_with_a_connection_that_does_not_keep_it() {
+    let mut scene = Scene::new();
+    scene.board(true).detach(Detach::Clean);
+    scene.world.advance(3_600);
+    assert_eq!(scene.wills(), 0, "its client had said goodbye");
+    scene.board(true).detach(Detach::Clean);
+    scene.world.attach(Hello { start: Start::Resume, expiry: 60, ..scene.world.hello("mortal") });
+    assert_eq!(scene.wills(), 0);
+    assert!(scene.board(false).will().is_none());
+}
+
+#[test]
+fn after_a_crash_a_will_that_stays_is_pending_only_for_a_client_that_was_connected() {
+    for (connected, expected) in [(true, 1), (false, 0)] {
+        let scene = Scene::new();
+        let link = scene.board(true);
+        if connected {
+            std::mem::forget(link);
+        } else {
+            link.detach(Detach::Clean);
+        }
+        scene.world.store.sync();
+        let mut scene = Scene { world: scene.world.crash(), watcher: scene.watcher };
+        for expected in [expected, 0] {
+            scene.watcher = scene.world.client("watcher");
+            subscribe(&mut scene.watcher, "will", Qos::AtMostOnce);
+            scene.world.advance(100);
+            assert_eq!(scene.wills(), expected);
+            scene.world.store.sync();
+            scene = Scene { world: scene.world.crash(), watcher: scene.watcher };
+        }
+        assert!(scene.board(false).will().is_some());
+    }
 }

@@ -92,6 +92,7 @@ impl Client {
                     delay_s: 0,
                     expiry: None,
                     properties: None,
+                    stays: false,
                 });
                 self.answered();
                 self.state = State::Ready;

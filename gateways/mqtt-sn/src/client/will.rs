@@ -19,7 +19,7 @@ impl Client {
             Some(new) => Topic::from_bytes(new.topic).map_err(|_| ReturnCode::InvalidTopicId).map(|topic| {
                 let payload = self.will.as_ref().map(|old| old.payload.clone()).unwrap_or_default();
                 let (qos, retain) = (new.qos, new.retain);
-                Some(Will { topic, payload, qos, retain, delay_s: 0, expiry: None, properties: None })
+                Some(Will { topic, payload, qos, retain, delay_s: 0, expiry: None, properties: None, stays: false })
             }),
         };
         if let Err(code) = will.and_then(|will| self.set_will(will, Answer::WillTopicResp)) {

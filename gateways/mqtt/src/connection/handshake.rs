@@ -172,6 +172,7 @@ fn read_will(will: &codec::Will<'_>, limits: &Limits) -> Result<Will, (ReasonCod
         delay_s: will.properties.delay.unwrap_or(0),
         expiry: will.properties.message_expiry,
         properties: will.properties.application(),
+        stays: false,
     })
 }
 
