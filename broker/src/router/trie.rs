@@ -1,7 +1,7 @@
 //! The subscription tree: interned levels, nodes by index, a subscriber in twelve bytes.
 
 use crate::message::Qos;
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
 use std::hash::BuildHasher;
 
@@ -26,17 +26,19 @@ pub(crate) struct Trie {
     levels: Levels,
     nodes: Vec<Node>,
     free: Vec<u32>,
-    /// Children by (parent, level), of nodes with more than one; a single one stands in its parent.
-    edges: HashMap<(u32, u32), u32>,
+    /// Children, found by parent and level; but the first stands in its parent.
+    edges: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     parent: u32,
     level: u32,
-    /// The only child with a literal level, while there is one.
-    only: (u32, u32),
-    children: u32,
+    /// A child with a literal level, and that level; most nodes have no other.
+    first: (u32, u32),
+    /// How many more are among the edges.
+    others: u32,
     plus: u32,
     hash: u32,
     subscribers: Subscribers,
@@ -105,12 +107,20 @@ impl Trie {
 
     fn literal_child(&self, parent: u32, level: u32) -> Option<u32> {
         let node = &self.nodes[parent as usize];
-        match node.children {
+        match node {
             _ if level == NONE => None,
-            0 => None,
-            1 => (node.only.0 == level).then_some(node.only.1),
-            _ => self.edges.get(&(parent, level)).copied(),
+            node if node.first.0 == level => Some(node.first.1),
+            node if node.others == 0 => None,
+            _ => self
+                .edges
+                .find(self.hasher.hash_one((parent, level)), |child| self.is_edge(*child, parent, level))
+                .copied(),
         }
+    }
+
+    fn is_edge(&self, child: u32, parent: u32, level: u32) -> bool {
+        let node = &self.nodes[child as usize];
+        (node.parent, node.level) == (parent, level)
     }
 
     fn find(&self, pattern: &str) -> Option<u32> {
@@ -145,16 +155,16 @@ impl Trie {
                 let level = self.levels.intern(literal);
                 let child = self.new_node(parent, level);
                 let node = &mut self.nodes[parent as usize];
-                node.children += 1;
-                match node.children {
-                    1 => node.only = (level, child),
-                    2 => {
-                        self.edges.insert((parent, node.only.0), node.only.1);
-                        self.edges.insert((parent, level), child);
-                    }
-                    _ => {
-                        self.edges.insert((parent, level), child);
-                    }
+                if node.first.0 == NONE {
+                    node.first = (level, child);
+                } else {
+                    node.others += 1;
+                    let (nodes, hasher) = (&self.nodes, &self.hasher);
+                    let hash = |child: &u32| {
+                        let node = &nodes[*child as usize];
+                        hasher.hash_one((node.parent, node.level))
+                    };
+                    self.edges.insert_unique(hash(&child), child, hash);
                 }
                 child
             }
@@ -184,22 +194,13 @@ impl Trie {
         } else if node.hash == index {
             node.hash = NONE;
         } else {
-            node.children -= 1;
-            match node.children {
-                0 => node.only = (NONE, NONE),
-                1 => {
-                    self.edges.remove(&(parent, level));
-                    // Only the tree below knows which child remains; a walk over all edges would cost more than
-                    // keeping the pair in the table, so the count alone does not move it back.
-                    node.children = 2;
-                    if let Some(last) = self.last_edge(parent) {
-                        self.edges.remove(&(parent, last.0));
-                        let node = &mut self.nodes[parent as usize];
-                        (node.only, node.children) = (last, 1);
-                    }
-                }
-                _ => {
-                    self.edges.remove(&(parent, level));
+            if node.first.0 == level {
+                node.first = (NONE, NONE);
+            } else {
+                node.others -= 1;
+                let hash = self.hasher.hash_one((parent, level));
+                if let Ok(edge) = self.edges.find_entry(hash, |child| *child == index) {
+                    edge.remove();
                 }
             }
             self.levels.release(level);
@@ -207,20 +208,15 @@ impl Trie {
         self.free.push(index);
         parent
     }
-
-    /// The remaining edge of a node that is down to one, when it is the one that came first.
-    fn last_edge(&self, parent: u32) -> Option<(u32, u32)> {
-        let first = self.nodes[parent as usize].only;
-        if self.edges.get(&(parent, first.0)) == Some(&first.1) {
-            return Some(first);
-        }
-        self.edges.iter().find(|((p, _), _)| *p == parent).map(|((_, level), child)| (*level, *child))
-    }
 }
 
 impl Node {
     fn is_useless(&self) -> bool {
-        self.children == 0 && self.plus == NONE && self.hash == NONE && matches!(self.subscribers, Subscribers::None)
+        self.first.0 == NONE
+            && self.others == 0
+            && self.plus == NONE
+            && self.hash == NONE
+            && matches!(self.subscribers, Subscribers::None)
     }
 }
 
