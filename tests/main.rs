@@ -5,6 +5,7 @@
 mod clients;
 mod commands;
 mod config_errors;
+mod conformance;
 mod harness;
 mod malformed;
 mod mqtt_clients;

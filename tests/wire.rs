@@ -1,5 +1,9 @@
 //! A bare MQTT connection, for what no well-behaved client does.
 
+pub(crate) mod client;
+pub(crate) mod heard;
+pub(crate) mod say;
+
 use crate::harness::{PATIENCE, Server};
 use std::{
     io::{ErrorKind, Read, Write},
@@ -76,30 +80,18 @@ impl Wire {
 
 /// CONNECT: a clean session, keep alive 0.
 pub(crate) fn connect(version: Version, id: &str) -> Vec<u8> {
-    let mut body = match version {
-        Version::V3_1 => b"\x00\x06MQIsdp\x03\x02\x00\x00".to_vec(),
-        Version::V3_1_1 => b"\x00\x04MQTT\x04\x02\x00\x00".to_vec(),
-        Version::V5 => b"\x00\x04MQTT\x05\x02\x00\x00\x00".to_vec(),
-    };
-    body.extend(string(id));
-    packet(0x10, &body)
+    say::Connect::new(version, id).bytes()
 }
 
-/// PUBLISH in MQTT 5 without properties; QoS 0 without a packet identifier.
+/// PUBLISH in MQTT 5 without properties: QoS 1, or 0 without a packet identifier.
 pub(crate) fn publish(topic: &str, packet_id: Option<u16>, payload: &[u8]) -> Vec<u8> {
-    let mut body = string(topic);
-    body.extend(packet_id.iter().flat_map(|id| id.to_be_bytes()));
-    body.push(0);
-    body.extend(payload);
-    packet(if packet_id.is_some() { 0x32 } else { 0x30 }, &body)
+    let qos = u8::from(packet_id.is_some());
+    say::Publish { topic, payload, qos, id: packet_id.unwrap_or(0), ..Default::default() }.bytes(Version::V5)
 }
 
 /// SUBSCRIBE in MQTT 5 to one filter.
 pub(crate) fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
-    let mut body = vec![0, 1, 0];
-    body.extend(string(filter));
-    body.push(qos);
-    packet(0x82, &body)
+    say::subscribe(Version::V5, 1, &[(filter, qos)], &[])
 }
 
 /// The reason code of a CONNACK, DISCONNECT, PUBACK or PUBREC.
@@ -110,24 +102,4 @@ pub(crate) fn reason(packet: &[u8]) -> Option<u8> {
         0x40 | 0x50 => Some(packet.get(4).copied().unwrap_or(0)),
         _ => None,
     }
-}
-
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first];
-    let mut rest = body.len();
-    loop {
-        let low = u8::try_from(rest & 0x7F).expect("seven bits");
-        rest >>= 7;
-        packet.push(if rest == 0 { low } else { low | 0x80 });
-        if rest == 0 {
-            break;
-        }
-    }
-    packet.extend(body);
-    packet
-}
-
-fn string(text: &str) -> Vec<u8> {
-    let length = u16::try_from(text.len()).expect("a short text");
-    [&length.to_be_bytes(), text.as_bytes()].concat()
 }
