@@ -1,7 +1,7 @@
 //! The only way to a session: authenticate, fence the old holder, make or resume.
 
 use crate::{
-    access::{ClientId, Peer, Principal, Refusal},
+    access::{ClientId, Principal, Refusal},
     broker::{Broker, Core},
     link::{Attached, Hello, Link, Lsn, Reason, Start, Takeover},
     message::Will,
@@ -11,9 +11,12 @@ use crate::{
     },
     store::Record,
     timetable::Due,
+    traffic::Traffic,
 };
+use hashbrown::hash_map::Entry;
 use parking_lot::Mutex;
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -44,14 +47,14 @@ impl Core {
         }
         if let Some(will) = &hello.will {
             // The rights are asked now, and again when it is fired.
-            if !self.may_publish(&principal, hello.client_id.as_ref(), &will.topic, hello.peer) {
+            if !self.may_publish(&principal, hello.client_id.as_ref(), &will.topic) {
                 return Err(Refusal::WillRefused);
             }
         }
         // Counted before anything is made; a takeover gives the old holder's place back when it is fenced.
-        self.count_connection(hello.peer)?;
-        let peer = hello.peer;
-        self.open(hello, principal).inspect_err(|_| self.uncount(peer))
+        let connection = Connection::of(&hello, self.gateways.of(&hello.gateway));
+        self.count_connection(&connection)?;
+        self.open(hello, principal).inspect_err(|_| self.uncount(&connection))
     }
 
     fn open(self: &Arc<Self>, hello: Hello, principal: Principal) -> Result<Attached, Refusal> {
@@ -103,7 +106,7 @@ impl Core {
         let held = state.signal.take();
         if let Some(old) = &held {
             old.detach(Reason::TakenOver);
-            self.disconnected(&state);
+            self.disconnected(session, &state);
         }
         let now = match &state.will {
             Some(will) if will.stays && resume => return None,
@@ -116,7 +119,7 @@ impl Core {
     }
 
     fn make(self: &Arc<Self>, hello: &Hello, principal: &Principal) -> Arc<Session> {
-        let state = State::new(principal.clone(), self.first_cursor());
+        let state = State::new(principal.clone(), self.gateways.of(&hello.gateway), self.first_cursor());
         self.router.add_session(|id| {
             Arc::new(Session {
                 id,
@@ -139,7 +142,8 @@ impl Core {
             Some(_) => hello.expiry.min(limits.max_session_expiry),
             None => 0,
         };
-        let signal = Arc::new(Signal::default());
+        let traffic = self.gateways.of(&hello.gateway);
+        let signal = Arc::new(Signal::new(traffic.clone()));
         let mut records = Vec::new();
         {
             let mut guard = session.state.lock();
@@ -147,9 +151,9 @@ impl Core {
             if let Some(other) = state.signal.replace(signal.clone()) {
                 // Two newcomers raced past the fence; the later wins.
                 other.detach(Reason::TakenOver);
-                self.disconnected(state);
+                self.disconnected(session, state);
             }
-            state.gateway = hello.gateway;
+            state.traffic = traffic;
             state.peer = hello.peer;
             state.expiry = expiry;
             state.window = hello.window.min(limits.max_inflight).max(1);
@@ -210,36 +214,39 @@ impl Core {
         records.push(Record::Will(session.key, state.will.clone()));
     }
 
-    fn count_connection(&self, peer: Peer) -> Result<(), Refusal> {
+    fn count_connection(&self, connection: &Connection) -> Result<(), Refusal> {
         let limits = &self.budget.limits;
         let mut connections = self.connections.lock();
-        let Some(address) = peer.address().map(|a| a.ip()) else {
+        if let Some(address) = connection.address {
+            if connections.count >= limits.max_connections {
+                return Err(Refusal::ServerBusy);
+            }
+            let here = connections.by_address.entry(address).or_insert(0);
+            if *here >= limits.max_connections_per_address && !address.is_loopback() {
+                return Err(Refusal::ServerBusy);
+            }
+            *here += 1;
             connections.count += 1;
-            return Ok(());
-        };
-        if connections.count >= limits.max_connections {
-            return Err(Refusal::ServerBusy);
+            connections.most = connections.most.max(connections.count);
+            connection.traffic.connected();
         }
-        let here = connections.by_address.entry(address).or_insert(0);
-        if *here >= limits.max_connections_per_address && !address.is_loopback() {
-            return Err(Refusal::ServerBusy);
-        }
-        *here += 1;
-        connections.count += 1;
+        connections.named += u32::from(connection.named);
         Ok(())
     }
 
     /// One connection fewer: the session's holder is gone.
-    pub(crate) fn disconnected(&self, state: &State) {
-        self.uncount(state.peer);
+    pub(crate) fn disconnected(&self, session: &Session, state: &State) {
+        let address = state.peer.address().map(|peer| peer.ip());
+        self.uncount(&Connection { address, named: session.client.is_some(), traffic: state.traffic.clone() });
     }
 
-    fn uncount(&self, peer: Peer) {
+    fn uncount(&self, connection: &Connection) {
         let mut connections = self.connections.lock();
-        connections.count = connections.count.saturating_sub(1);
-        if let Some(address) = peer.address()
-            && let hashbrown::hash_map::Entry::Occupied(mut entry) = connections.by_address.entry(address.ip())
-        {
+        connections.named -= u32::from(connection.named);
+        let Some(address) = connection.address else { return };
+        connections.count -= 1;
+        connection.traffic.disconnected();
+        if let Entry::Occupied(mut entry) = connections.by_address.entry(address) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -259,7 +266,7 @@ impl Core {
             }
             state.signal = None;
             signal.detach(Reason::TakenOver);
-            self.disconnected(state);
+            self.disconnected(session, state);
             state.queue.shrink();
             if !with_will && state.will.as_ref().is_some_and(|will| !will.stays) {
                 state.will = None;
@@ -298,6 +305,20 @@ impl Core {
     }
 }
 
+/// What is counted of a connection.
+struct Connection {
+    /// `None`: one of the server's own parts, which is no client.
+    address: Option<IpAddr>,
+    named: bool,
+    traffic: Arc<Traffic>,
+}
+
+impl Connection {
+    fn of(hello: &Hello, traffic: Arc<Traffic>) -> Self {
+        Self { address: hello.peer.address().map(|peer| peer.ip()), named: hello.client_id.is_some(), traffic }
+    }
+}
+
 impl State {
     /// Whether the newcomer may have this session.
     fn admit(&self, hello: &Hello, principal: &Principal) -> Result<(), Refusal> {
@@ -306,7 +327,7 @@ impl State {
         if !own && self.owner.is_some() && self.owner.as_deref() != principal.name() {
             return Err(Refusal::NotAuthorized);
         }
-        let other_road = self.signal.is_some() && self.gateway != hello.gateway;
+        let other_road = self.signal.is_some() && *self.traffic.gateway() != hello.gateway;
         if other_road && hello.takeover == Takeover::SameGateway {
             return Err(Refusal::InUse);
         }

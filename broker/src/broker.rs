@@ -4,10 +4,11 @@ use crate::{
     access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal, Rights},
     clock::{Clock, Time},
     documents::Documents,
+    drops::{Dropped, Drops},
     idempotency::Answers,
     limits::{Limits, Overflow},
     link::{Cursor, Lsn, Reason, Subscription},
-    message::{Message, Origin},
+    message::{Message, Origin, Publish, Qos},
     metrics::Metrics,
     publisher::Publisher,
     router::{Router, retained::Retained},
@@ -18,7 +19,8 @@ use crate::{
     },
     store::{Listener, Memory, Record, SessionKey, Store},
     timetable::Timetable,
-    topic::{Filter, Topic},
+    topic::{Filter, InvalidTopic, Topic},
+    traffic::{Gateways, Traffic},
 };
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -67,6 +69,7 @@ pub(crate) struct Core {
     /// Named sessions.
     pub(crate) sessions: RwLock<Registry>,
     pub(crate) connections: Mutex<Connections>,
+    pub(crate) gateways: Gateways,
     pub(crate) timetable: Timetable,
     pub(crate) documents: Mutex<Documents>,
     pub(crate) waiters: Arc<Waiters>,
@@ -78,7 +81,12 @@ pub(crate) struct Core {
 /// Who is connected, for the limits.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
+    /// Clients: the server's own parts do not count.
     pub(crate) count: u32,
+    /// The most there ever were at once.
+    pub(crate) most: u32,
+    /// Named sessions that are held, by the server's own parts too.
+    pub(crate) named: u32,
     pub(crate) by_address: HashMap<IpAddr, u32>,
 }
 
@@ -112,7 +120,12 @@ impl Broker {
         let waiters = Arc::new(Waiters::default());
         let authorize: Arc<dyn Authorize> = Arc::new(Rights(parts.authorize));
         let core = Core {
-            budget: Budget { limits: parts.limits, ..Budget::default() },
+            budget: Budget {
+                limits: parts.limits,
+                metrics: Metrics::default(),
+                drops: Drops::new(parts.clock.clone()),
+                bytes: AtomicU64::new(0),
+            },
             clock: parts.clock,
             authenticate: parts.authenticate,
             router: Router::new(authorize.clone()),
@@ -122,6 +135,7 @@ impl Broker {
             answers: Mutex::default(),
             sessions: RwLock::default(),
             connections: Mutex::default(),
+            gateways: Gateways::default(),
             timetable: Timetable::default(),
             documents: Mutex::default(),
             waiters: waiters.clone(),
@@ -148,8 +162,8 @@ impl Broker {
 
     /// A way to publish without a session.
     #[must_use]
-    pub fn publisher(&self, _gateway: &Arc<str>, who: Principal, client: Option<ClientId>) -> Publisher {
-        Publisher::sessionless(self.0.clone(), who, client)
+    pub fn publisher(&self, gateway: &Arc<str>, who: Principal, client: Option<ClientId>) -> Publisher {
+        Publisher::sessionless(self.0.clone(), who, client, self.0.gateways.of(gateway))
     }
 
     /// The retained message of a topic, if there is one that has not expired.
@@ -247,7 +261,7 @@ impl Broker {
         SessionInfo {
             id: id.clone(),
             owner: state.owner.as_deref().map(Into::into),
-            held_by: state.signal.as_ref().map(|_| state.gateway.clone()),
+            held_by: state.signal.as_ref().map(|_| state.traffic.gateway().clone()),
             peer: state.signal.as_ref().map(|_| state.peer),
             expiry: state.expiry,
             subscriptions: state.subscriptions.clone(),
@@ -263,6 +277,40 @@ impl Broker {
         }
     }
 
+    /// One gateway's counters; a gateway gets its own once, and adds to it once a batch.
+    #[must_use]
+    pub fn traffic(&self, gateway: &Arc<str>) -> Arc<Traffic> {
+        self.0.gateways.of(gateway)
+    }
+
+    /// The counters of all gateways, in the order of their names.
+    #[must_use]
+    pub fn all_traffic(&self) -> Vec<Arc<Traffic>> {
+        self.0.gateways.all()
+    }
+
+    /// The ledger of drops: lines with the latest news first, from the one before `before` (a [`Dropped::id`]) on,
+    /// at most `limit`.
+    #[must_use]
+    pub fn drops(&self, before: Option<u64>, limit: usize) -> Vec<Dropped> {
+        self.0.budget.drops.page(before, limit)
+    }
+
+    /// Sets `$SYS/broker/{name}`; an empty value clears it. It is state like any other, but for the disk: it says
+    /// what is, and nothing is after the end.
+    ///
+    /// # Errors
+    /// The name makes no topic.
+    pub fn announce(&self, name: &str, value: &str) -> Result<(), InvalidTopic> {
+        let topic = Topic::parse(&format!("$SYS/broker/{name}"))?;
+        let mut publisher = Publisher::of_server(self.0.clone());
+        let message = Publish { retain: true, ..Publish::new(topic, value.as_bytes(), Qos::AtMostOnce) };
+        if publisher.stage(message, 0).is_ok() {
+            publisher.flush(&mut Vec::new());
+        }
+        Ok(())
+    }
+
     /// Messages waiting, and handed out but not settled, in all named sessions.
     #[must_use]
     pub fn waiting(&self) -> u64 {
@@ -276,7 +324,7 @@ impl Broker {
         self.0.router.subscriptions()
     }
 
-    /// Topics that have a retained message.
+    /// Topics that have a retained message; `$SYS` does not count.
     #[must_use]
     pub fn retained_count(&self) -> usize {
         self.0.retained.read().len()
@@ -286,6 +334,19 @@ impl Broker {
     #[must_use]
     pub fn connected(&self) -> u32 {
         self.0.connections.lock().count
+    }
+
+    /// The most clients that ever were connected at once.
+    #[must_use]
+    pub fn most_connected(&self) -> u32 {
+        self.0.connections.lock().most
+    }
+
+    /// Named sessions whose client is away.
+    #[must_use]
+    pub fn disconnected(&self) -> usize {
+        let sessions = self.0.sessions.read().len();
+        sessions.saturating_sub(self.0.connections.lock().named as usize)
     }
 
     /// The rights changed: what was decided is decided anew. Who would not be let in any more is told to go

@@ -9,6 +9,7 @@ mod attach;
 pub mod broker;
 pub mod clock;
 mod documents;
+pub mod drops;
 pub mod idempotency;
 pub mod limits;
 pub mod link;
@@ -19,12 +20,15 @@ mod recover;
 mod router;
 mod session;
 pub mod store;
+pub mod sys;
 mod timetable;
 pub mod topic;
+pub mod traffic;
 
 pub use access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Grant, Peer, Principal, Refusal};
 pub use broker::{Broker, Parts, SessionInfo};
 pub use clock::{Clock, ManualClock, SystemClock, Time};
+pub use drops::Dropped;
 pub use idempotency::{Answer, Idempotency};
 pub use limits::{Limits, Overflow};
 pub use link::{
@@ -36,4 +40,6 @@ pub use message::{Condition, Message, MessageId, Properties, Publish, Qos, Will}
 pub use metrics::{DropCause, Metrics};
 pub use publisher::{Outcome, Publisher, Receipt};
 pub use store::Store;
+pub use sys::Sys;
 pub use topic::{Filter, InvalidTopic, Topic};
+pub use traffic::Traffic;

@@ -172,6 +172,11 @@ impl Message {
         &self.0.slice
     }
 
+    /// State that says what is now and means nothing after a restart: it is never written to the disk.
+    pub(crate) fn is_transient(&self) -> bool {
+        self.topic().as_str().starts_with("$SYS/")
+    }
+
     /// The QoS it was published with.
     #[must_use]
     pub fn qos(&self) -> Qos {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Why a copy of a message was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropCause {
     /// The session's queue, or the memory of all queues, was full.
     QueueFull,
@@ -18,12 +18,21 @@ pub enum DropCause {
     SessionEnded,
     /// The client refused it with a reason code of 0x80 or above.
     Rejected,
+    /// A publication that the rights refuse. It never became a copy, and so is no part of the ledger's balance.
+    Refused,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 6] =
-        [Self::QueueFull, Self::Expired, Self::TooLarge, Self::NotAuthorized, Self::SessionEnded, Self::Rejected];
+    pub const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::Expired,
+        Self::TooLarge,
+        Self::NotAuthorized,
+        Self::SessionEnded,
+        Self::Rejected,
+        Self::Refused,
+    ];
 
     /// The cause's name in metrics.
     #[must_use]
@@ -35,6 +44,7 @@ impl DropCause {
             Self::NotAuthorized => "not_authorized",
             Self::SessionEnded => "session_ended",
             Self::Rejected => "rejected",
+            Self::Refused => "refused",
         }
     }
 }
@@ -48,6 +58,7 @@ pub struct Metrics {
     pub(crate) copies: AtomicU64,
     pub(crate) delivered: AtomicU64,
     pub(crate) dropped: [AtomicU64; DropCause::ALL.len()],
+    pub(crate) expired_sessions: AtomicU64,
 }
 
 impl Metrics {
@@ -87,7 +98,21 @@ impl Metrics {
         self.dropped[cause as usize].load(Relaxed)
     }
 
-    /// Copies dropped, all causes.
+    /// Sessions that ended because their client stayed away for longer than their expiry.
+    #[must_use]
+    pub fn expired_sessions(&self) -> u64 {
+        self.expired_sessions.load(Relaxed)
+    }
+
+    /// Copies that wait, or are handed out and not settled: what the ledger's balance leaves.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let settled = self.delivered() + self.dropped_total() - self.dropped(DropCause::Refused);
+        // The counters are not read at one moment.
+        self.copies().saturating_sub(settled)
+    }
+
+    /// Messages dropped, all causes.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(|n| n.load(Relaxed)).sum()

@@ -1,17 +1,19 @@
 //! Publishing: stage a burst, route it at once.
 
 use crate::{
-    access::{Action, ClientId, Peer, Principal},
+    access::{Action, ClientId, Principal},
     broker::Core,
     clock::Time,
+    drops::Tally,
     idempotency::{Answer, Answers, Idempotency, Known},
     link::{Lsn, Refused},
     message::{Condition, Head, Message, MessageId, Origin, Publish, Qos},
-    metrics::Metrics,
+    metrics::{DropCause, Metrics},
     router::{Route, Target, retained::Retained},
     session::{Account, Copy, Full, Incoming, KEPT, REJECTS, Session, signal::Signal},
     store::{Placed, Record},
     topic::{InvalidTopic, Topic},
+    traffic::Traffic,
 };
 use parking_lot::{MutexGuard, RwLockWriteGuard};
 use std::{cell::RefCell, num::NonZeroU16, ops::Range, sync::Arc, time::Duration};
@@ -79,7 +81,7 @@ enum From {
     /// first message: most clients only listen.
     Link { session: Arc<Session>, signal: Arc<Signal>, origin: Option<Arc<Origin>> },
     /// Somebody without a session.
-    Passer(Arc<Origin>),
+    Passer { origin: Arc<Origin>, traffic: Arc<Traffic> },
 }
 
 /// What is staged and not flushed.
@@ -91,6 +93,8 @@ struct Batch {
     /// Numbers fetched for messages and not used yet.
     numbers: Range<u64>,
     now: Option<Time>,
+    /// What the rights refused.
+    refused: Option<Box<Tally>>,
     /// Something staged needs more than a push into queues.
     careful: bool,
     has_exactly_once: bool,
@@ -149,9 +153,20 @@ struct Special {
 }
 
 impl Publisher {
-    pub(crate) fn sessionless(core: Arc<Core>, principal: Principal, client: Option<ClientId>) -> Self {
+    pub(crate) fn sessionless(
+        core: Arc<Core>,
+        principal: Principal,
+        client: Option<ClientId>,
+        traffic: Arc<Traffic>,
+    ) -> Self {
         let origin = core.origin(&principal, client, 0);
-        Self { core, principal, from: From::Passer(origin), last: None, batch: None }
+        Self { core, principal, from: From::Passer { origin, traffic }, last: None, batch: None }
+    }
+
+    /// For what the server itself has to say.
+    pub(crate) fn of_server(core: Arc<Core>) -> Self {
+        let traffic = core.gateways.none();
+        Self::sessionless(core, Principal::server(), None, traffic)
     }
 
     pub(crate) fn of_session(
@@ -166,7 +181,7 @@ impl Publisher {
     fn client(&self) -> Option<&ClientId> {
         match &self.from {
             From::Link { session, .. } => session.client.as_ref(),
-            From::Passer(origin) => origin.client.as_ref(),
+            From::Passer { origin, .. } => origin.client.as_ref(),
         }
     }
 
@@ -174,7 +189,14 @@ impl Publisher {
     fn holder(&self) -> Option<(&Arc<Session>, &Arc<Signal>)> {
         match &self.from {
             From::Link { session, signal, .. } => Some((session, signal)),
-            From::Passer(_) => None,
+            From::Passer { .. } => None,
+        }
+    }
+
+    fn traffic(&self) -> &Arc<Traffic> {
+        match &self.from {
+            From::Link { signal, .. } => &signal.traffic,
+            From::Passer { traffic, .. } => traffic,
         }
     }
 
@@ -204,8 +226,7 @@ impl Publisher {
 
     /// Remembers a route, and whether this principal may use it.
     fn go(&mut self, route: Arc<Route>) -> &Last {
-        let own = self.principal.is_server();
-        let may_publish = self.core.may_publish_from(&self.principal, self.client(), &route.topic, own);
+        let may_publish = self.core.may_publish(&self.principal, self.client(), &route.topic);
         self.last.insert(Last { route, may_publish })
     }
 
@@ -224,6 +245,7 @@ impl Publisher {
         let limits = &self.core.budget.limits;
         let Some(last) = &self.last else { return Err(Refused::Fenced) };
         if !last.may_publish {
+            self.count_refused(&message.topic);
             return Err(Refused::NotAuthorized);
         }
         // The bounds are for what clients send; the server may put a level of its own before it.
@@ -233,7 +255,7 @@ impl Publisher {
         if message.qos as u8 > limits.max_qos {
             return Err(Refused::QosNotSupported);
         }
-        if message.retain && !limits.retain_available {
+        if message.retain && !limits.retain_available && !self.principal.is_server() {
             return Err(Refused::RetainNotSupported);
         }
         let bytes = message.payload.len() + message.topic.as_str().len();
@@ -243,7 +265,7 @@ impl Publisher {
         let batch = self.batch.get_or_insert_with(Batch::new);
         let now = *batch.now.get_or_insert_with(|| self.core.clock.now());
         let origin = match &mut self.from {
-            From::Passer(origin) => origin,
+            From::Passer { origin, .. } => origin,
             From::Link { session, origin, .. } => {
                 origin.get_or_insert_with(|| self.core.origin(&self.principal, session.client.clone(), session.id))
             }
@@ -284,10 +306,26 @@ impl Publisher {
         Ok(())
     }
 
+    /// Enters a refused publication into the ledger of drops, with the burst it belongs to.
+    fn count_refused(&mut self, topic: &Topic) {
+        let traffic = self.traffic().clone();
+        let batch = self.batch.get_or_insert_with(Batch::new);
+        batch.refused.get_or_insert_with(|| Box::new(Tally::new(traffic))).add(topic, DropCause::Refused);
+    }
+
+    fn enter_refused(&self, batch: &mut Batch) {
+        if let Some(tally) = batch.refused.take() {
+            self.traffic().add_messages_received(tally.len());
+            self.core.budget.drops.enter(*tally, self.client(), &self.core.budget.metrics);
+        }
+    }
+
     /// Routes what is staged: one lock and one wake-up a subscriber and run. Appends one receipt per staged message,
     /// in order. Hold acknowledgements until the position is durable. A fenced link's messages vanish without receipt.
     pub fn flush(&mut self, receipts: &mut Vec<Receipt>) -> Lsn {
         let Some(mut batch) = self.batch.take() else { return Lsn::default() };
+        self.enter_refused(&mut batch);
+        self.traffic().add_messages_received(batch.staged.len());
         let lsn = match self.holder() {
             None => self.route(&mut batch, None, receipts),
             Some((session, signal)) => {
@@ -473,7 +511,11 @@ impl Journal<'_> {
             if condition.is_some_and(|condition| !condition.holds(current)) {
                 return Err(Outcome::ConditionFailed { current });
             }
-            if retain && !message.payload().is_empty() && !retained.has_room(message, &core.budget.limits) {
+            if retain
+                && !message.is_transient()
+                && !message.payload().is_empty()
+                && !retained.has_room(message, &core.budget.limits)
+            {
                 return Err(Outcome::QuotaExceeded);
             }
         }
@@ -519,7 +561,7 @@ impl Journal<'_> {
             self.answered.push(answer);
         }
         // The server's own states are made anew at each start.
-        if core.store.keeps() && !message.topic().as_str().starts_with("$SYS/") {
+        if core.store.keeps() && !message.is_transient() {
             if retain && message.payload().is_empty() {
                 self.records.push(Record::Cleared(message.topic().clone()));
             }
@@ -537,7 +579,7 @@ impl Journal<'_> {
 fn cancel(core: &Core, session: &Session, cursor: crate::link::Cursor) {
     let mut state = session.state.lock();
     if let Some(entry) = state.queue.cancel(cursor) {
-        let mut account = Account::unkept(&core.budget);
+        let mut account = Account::unkept(&core.budget, session);
         state.give_back(&entry, &mut account);
         account.take_back();
     }
@@ -619,15 +661,20 @@ impl Core {
     }
 
     /// Whether `who` may publish there, as far as the rights go and the server's own topics.
-    pub(crate) fn may_publish(&self, who: &Principal, client: Option<&ClientId>, topic: &Topic, peer: Peer) -> bool {
-        self.may_publish_from(who, client, topic, peer.is_internal())
-    }
-
-    fn may_publish_from(&self, who: &Principal, client: Option<&ClientId>, topic: &Topic, internal: bool) -> bool {
+    pub(crate) fn may_publish(&self, who: &Principal, client: Option<&ClientId>, topic: &Topic) -> bool {
         let own = ["$SYS", "$dead", "$share"];
         let reserved = topic.as_str().starts_with('$')
             && topic.as_str().split('/').next().is_some_and(|level| own.contains(&level));
-        (internal || !reserved) && self.authorize.may(who, client, Action::Publish(topic))
+        who.is_server() || (!reserved && self.authorize.may(who, client, Action::Publish(topic)))
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        if let Some(mut batch) = self.batch.take() {
+            self.enter_refused(&mut batch);
+            batch.recycle();
+        }
     }
 }
 

@@ -114,12 +114,12 @@ impl Broker {
         let Record::Session { client, owner, expiry, options, while_away, .. } = draft.head else { return };
         let now = core.clock.now();
         let principal = owner.as_deref().map_or_else(Principal::anonymous, |name| Principal::user(name, None));
-        let mut state = State::new(principal, core.first_cursor());
+        let mut state = State::new(principal, core.gateways.none(), core.first_cursor());
         (state.owner, state.expiry, state.while_away) = (owner, expiry, while_away);
         state.settled = draft.settled;
         state.will = draft.will;
         state.subscriptions = draft.subscriptions.into_values().collect();
-        let mut account = Account::unkept(&core.budget);
+        let mut account = Account::of_nobody(&core.budget);
         for (cursor, (message, place)) in draft.waiting {
             let entry = place.into_entry(message, cursor, draft.sent.contains_key(&cursor));
             match draft.sent.get(&cursor) {

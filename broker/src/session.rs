@@ -12,11 +12,13 @@ pub(crate) mod signal;
 use crate::{
     access::{ClientId, Peer, Principal},
     clock::Time,
+    drops::{Drops, Tally},
     limits::{Limits, Overflow},
     link::{Cursor, Lsn, Subscription, Tag, WhileAway},
     message::{Message, Qos, Will},
     metrics::{DropCause, Metrics},
     store::{Record, SessionKey},
+    traffic::Traffic,
 };
 use inflight::Inflight;
 use parking_lot::Mutex;
@@ -88,7 +90,8 @@ impl Incoming {
 pub(crate) struct State {
     /// The present holder's bell; `None` while the client is away.
     pub(crate) signal: Option<Arc<Signal>>,
-    pub(crate) gateway: Arc<str>,
+    /// Of the gateway it was held by last.
+    pub(crate) traffic: Arc<Traffic>,
     pub(crate) peer: Peer,
     pub(crate) principal: Principal,
     pub(crate) owner: Option<Box<str>>,
@@ -120,10 +123,10 @@ pub(crate) struct State {
 }
 
 /// What all sessions share: bounds, counters, memory.
-#[derive(Debug, Default)]
 pub(crate) struct Budget {
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    pub(crate) drops: Drops,
     /// Bytes of all queues.
     pub(crate) bytes: AtomicU64,
 }
@@ -141,10 +144,10 @@ pub(crate) struct Copy<'a> {
 pub(crate) struct Full;
 
 impl State {
-    pub(crate) fn new(principal: Principal, first_cursor: u64) -> Self {
+    pub(crate) fn new(principal: Principal, traffic: Arc<Traffic>, first_cursor: u64) -> Self {
         Self {
             signal: None,
-            gateway: "".into(),
+            traffic,
             peer: Peer::INTERNAL,
             owner: principal.name().map(Into::into),
             principal,
@@ -262,7 +265,7 @@ impl State {
                 _ => {
                     // The newcomer goes, wherever it would have stood.
                     account.copies += 1;
-                    self.count_lost(DropCause::QueueFull, account);
+                    self.count_lost(copy.message, DropCause::QueueFull, account);
                     return Ok(None);
                 }
             }
@@ -307,7 +310,7 @@ impl State {
     /// Counts an entry that was taken out of the queue as lost.
     pub(crate) fn drop_entry(&mut self, entry: &Entry, cause: DropCause, account: &mut Account<'_>) {
         self.give_back(entry, account);
-        self.count_lost(cause, account);
+        self.count_lost(&entry.message, cause, account);
         account.settle(entry);
     }
 
@@ -336,8 +339,8 @@ impl State {
         account.copies += 1;
     }
 
-    fn count_lost(&mut self, cause: DropCause, account: &mut Account<'_>) {
-        account.budget.metrics.count_drop(cause, 1);
+    fn count_lost(&mut self, message: &Message, cause: DropCause, account: &mut Account<'_>) {
+        account.tally.get_or_insert_with(|| Box::new(Tally::new(self.traffic.clone()))).add(message.topic(), cause);
         self.dropped += 1;
         // The client is told of what a full queue cost it; it knows the rest, or asked for it.
         if cause == DropCause::QueueFull {
@@ -363,14 +366,13 @@ impl State {
     }
 
     /// Everything under way or waiting is lost with the session.
-    pub(crate) fn drop_all(&mut self, budget: &Budget) {
-        let mut account = Account::unkept(budget);
+    pub(crate) fn drop_all(&mut self, account: &mut Account<'_>) {
         let mut entries = Vec::with_capacity(self.queued());
         self.queue.drain_through(Cursor(u64::MAX), |entry| entries.push(entry));
         let tags: Vec<Tag> = self.inflight.iter().map(|(tag, _)| tag).collect();
         entries.extend(tags.into_iter().filter_map(|tag| self.inflight.remove(tag)).map(|sent| sent.entry));
         for entry in entries {
-            self.drop_entry(&entry, DropCause::SessionEnded, &mut account);
+            self.drop_entry(&entry, DropCause::SessionEnded, account);
         }
         self.seldom = Seldom::default();
     }
@@ -395,7 +397,7 @@ impl State {
 /// is dropped.
 pub(crate) struct Account<'a> {
     pub(crate) budget: &'a Budget,
-    session: SessionKey,
+    session: Option<&'a Session>,
     kept: bool,
     /// What the store is to be told.
     pub(crate) records: Vec<Record>,
@@ -403,19 +405,27 @@ pub(crate) struct Account<'a> {
     delivered: u64,
     added: u64,
     freed: u64,
+    tally: Option<Box<Tally>>,
 }
 
 impl<'a> Account<'a> {
-    pub(crate) fn new(budget: &'a Budget, session: &Session) -> Self {
-        let mut account = Self::unkept(budget);
-        (account.session, account.kept) = (session.key, session.has(KEPT));
+    pub(crate) fn new(budget: &'a Budget, session: &'a Session) -> Self {
+        let mut account = Self::unkept(budget, session);
+        account.kept = session.has(KEPT);
         account
     }
 
     /// For entries whose settlement the store learns by other words, or not at all.
-    pub(crate) fn unkept(budget: &'a Budget) -> Self {
+    pub(crate) fn unkept(budget: &'a Budget, session: &'a Session) -> Self {
+        let mut account = Self::of_nobody(budget);
+        account.session = Some(session);
+        account
+    }
+
+    /// For a session that is still being made.
+    pub(crate) fn of_nobody(budget: &'a Budget) -> Self {
         let (copies, delivered, added, freed) = (0, 0, 0, 0);
-        Self { budget, session: SessionKey(0), kept: false, records: Vec::new(), copies, delivered, added, freed }
+        Self { budget, session: None, kept: false, records: Vec::new(), copies, delivered, added, freed, tally: None }
     }
 
     /// Whether what happens to the session's QoS 1 and 2 messages is to be told to the store.
@@ -429,8 +439,8 @@ impl<'a> Account<'a> {
     }
 
     fn settle(&mut self, entry: &Entry) {
-        if self.kept && entry.qos != Qos::AtMostOnce {
-            self.records.push(Record::Settled(self.session, entry.cursor));
+        if let Some(session) = self.session.filter(|_| self.kept && entry.qos != Qos::AtMostOnce) {
+            self.records.push(Record::Settled(session.key, entry.cursor));
         }
     }
 
@@ -449,6 +459,10 @@ impl Drop for Account<'_> {
         }
         Metrics::add(&self.budget.metrics.copies, self.copies);
         Metrics::add(&self.budget.metrics.delivered, self.delivered);
+        if let Some(tally) = self.tally.take() {
+            let client = self.session.and_then(|session| session.client.as_ref());
+            self.budget.drops.enter(*tally, client, &self.budget.metrics);
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use crate::{
     clock::Time,
     link::{Lsn, Reason},
     message::{Publish, Will},
+    metrics::Metrics,
     publisher::Publisher,
-    session::Session,
+    session::{Account, KEPT, Session},
     store::Record,
 };
 use hashbrown::HashMap;
@@ -113,13 +114,15 @@ impl Core {
             state.signal.is_none() && state.seldom.ends.is_some_and(|at| at <= now)
         };
         if due {
+            Metrics::add(&self.budget.metrics.expired_sessions, 1);
             self.end_session(session, Reason::SessionEnded);
         }
     }
 
     /// Publishes a will: the rights are asked once more.
     pub(crate) fn publish_will(self: &Arc<Self>, session: &Arc<Session>, principal: &Principal, will: &Will) {
-        let mut publisher = Publisher::sessionless(self.clone(), principal.clone(), session.client.clone());
+        let (client, traffic) = (session.client.clone(), self.gateways.none());
+        let mut publisher = Publisher::sessionless(self.clone(), principal.clone(), client, traffic);
         let message = Publish {
             retain: will.retain,
             expiry: will.expiry,
@@ -148,13 +151,13 @@ impl Core {
             let held = state.signal.take();
             if let Some(signal) = &held {
                 signal.detach(reason);
-                self.disconnected(&state);
+                self.disconnected(session, &state);
             }
-            state.drop_all(&self.budget);
+            state.drop_all(&mut Account::unkept(&self.budget, session));
             let will = state.will.take().filter(|will| !will.stays || held.is_some());
             let will = will.map(|will| (will, state.principal.clone()));
             let filters = std::mem::take(&mut state.subscriptions);
-            (will, filters, session.has(crate::session::KEPT))
+            (will, filters, session.has(KEPT))
         };
         self.router.remove_session(session, filters.into_iter().map(|s| s.filter));
         for due in [Due::Will, Due::End, Due::Credentials] {

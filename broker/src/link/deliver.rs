@@ -31,6 +31,7 @@ impl Link {
             Pick::Oldest(after) => round.oldest(after, &mut visit),
         };
         self.core.note(&mut round.account.records);
+        self.signal.traffic.add_messages_sent(sent);
         sent
     }
 }

@@ -148,10 +148,7 @@ impl Link {
     /// # Errors
     /// The will's topic may not be published to.
     pub fn set_will(&mut self, will: Option<Will>) -> Result<Lsn, Refused> {
-        let may = |topic: &Topic| {
-            let peer = self.session.state.lock().peer;
-            self.core.may_publish(self.principal(), self.client_id(), topic, peer)
-        };
+        let may = |topic: &Topic| self.core.may_publish(self.principal(), self.client_id(), topic);
         if will.as_ref().is_some_and(|will| !may(&will.topic)) {
             return Err(Refused::NotAuthorized);
         }

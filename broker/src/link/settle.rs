@@ -85,7 +85,7 @@ impl Link {
                 .collect();
             entries.extend(tags.into_iter().filter_map(|tag| state.inflight.remove(tag)).map(|sent| sent.entry));
             // One record below says it for all of them.
-            let mut account = Account::unkept(&self.core.budget);
+            let mut account = Account::unkept(&self.core.budget, &self.session);
             for entry in &entries {
                 state.count_delivered(entry, &mut account);
             }

@@ -18,6 +18,8 @@ use std::{
 pub(crate) struct Retained {
     messages: BTreeMap<Key, Message>,
     bytes: u64,
+    /// How many are the server's own words about itself: they count against no bound.
+    transient: usize,
 }
 
 /// A topic, or a place between topics, ordered level by level: the slash counts as the lowest character, so that a
@@ -51,7 +53,7 @@ impl Retained {
     /// Whether one more message of this cost may be kept.
     pub(crate) fn has_room(&self, message: &Message, limits: &Limits) -> bool {
         let old = self.messages.get(&Key(message.topic().as_str().into())).map_or(0, |m| m.cost() as u64);
-        let count = self.messages.len() as u64 + u64::from(old == 0);
+        let count = self.len() as u64 + u64::from(old == 0);
         count <= u64::from(limits.max_retained_messages)
             && self.bytes - old + message.cost() as u64 <= limits.max_retained_bytes
     }
@@ -63,18 +65,26 @@ impl Retained {
             return;
         }
         self.bytes += message.cost() as u64;
+        self.transient += usize::from(message.is_transient());
         let old = self.messages.insert(Key(message.topic().as_str().into()), message.clone());
-        self.bytes -= old.map_or(0, |m| m.cost() as u64);
+        self.forget(old);
     }
 
     pub(crate) fn clear(&mut self, topic: &str) {
-        if let Some(old) = self.messages.remove(&Key(topic.into())) {
+        let old = self.messages.remove(&Key(topic.into()));
+        self.forget(old);
+    }
+
+    fn forget(&mut self, old: Option<Message>) {
+        if let Some(old) = old {
             self.bytes -= old.cost() as u64;
+            self.transient -= usize::from(old.is_transient());
         }
     }
 
+    /// Messages, without the server's words about itself.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+        self.messages.len() - self.transient
     }
 
     /// Shows the messages that `pattern` matches, in order, after the topic `after`, until `visit` says `false`.

@@ -34,6 +34,10 @@ impl Registry {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// In the order of their ids, those after `after`.
     pub(crate) fn after(&self, after: Option<&ClientId>) -> impl Iterator<Item = &Arc<Session>> {
         let from = after.map_or(Unbounded, |id| Excluded(id.as_str()));

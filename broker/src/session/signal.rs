@@ -1,9 +1,12 @@
 //! How a session's holder is told that something happened: one waker, a few bits.
 
-use crate::link::Reason;
+use crate::{link::Reason, traffic::Traffic};
 use atomic_waker::AtomicWaker;
 use std::{
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     task::Waker,
 };
 
@@ -14,13 +17,19 @@ const DETACHED: u16 = 8;
 const REASON_SHIFT: u16 = 8;
 
 /// One link's bell. A takeover gives the session a new one, so an old link can never ring, or be rung, again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Signal {
+    /// Of the gateway that holds the link.
+    pub(crate) traffic: Arc<Traffic>,
     bits: AtomicU16,
     waker: AtomicWaker,
 }
 
 impl Signal {
+    pub(crate) fn new(traffic: Arc<Traffic>) -> Self {
+        Self { traffic, bits: AtomicU16::new(0), waker: AtomicWaker::new() }
+    }
+
     /// Sets bits; wakes the holder if any of them is news.
     pub(crate) fn raise(&self, bits: u16) {
         if self.bits.fetch_or(bits, Ordering::AcqRel) & bits != bits {
@@ -73,6 +82,7 @@ impl Signal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traffic::Gateways;
 
     #[test]
     fn the_first_reason_is_the_one_that_is_told() {
@@ -85,7 +95,7 @@ mod tests {
             Reason::ServerStopping,
         ];
         for reason in reasons {
-            let signal = Signal::default();
+            let signal = Signal::new(Gateways::default().none());
             assert_eq!(signal.detached(), None);
             signal.detach(reason);
             signal.detach(Reason::ServerStopping);

@@ -48,6 +48,7 @@ fn balanced(world: &World, links: &[Option<Link>]) {
         metrics.delivered() + waiting + metrics.dropped_total(),
         "accepted = delivered + waiting + dropped"
     );
+    assert_eq!(metrics.waiting(), waiting);
     assert_eq!(world.broker.connected() as usize, links.iter().flatten().count());
     for session in world.broker.sessions(None, 100) {
         assert!(session.queued <= u64::from(session.max_queued_messages), "a queue over its bound");

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that finds what it did not expect is to fail")]
 //! The core as its front-ends see it: through the seam, with a clock that is moved and a store that is rehearsed.
 
+mod drops;
 mod harness;
 mod idempotency;
 mod ledger;
@@ -9,4 +10,5 @@ mod queues;
 mod retained;
 mod sessions;
 mod storing;
+mod sys;
 mod wills;
