@@ -446,7 +446,10 @@ impl<'a> Account<'a> {
 
     /// Bytes of all queues, as far as this visit knows.
     fn all_bytes(&self) -> u64 {
-        (self.budget.bytes.load(Ordering::Relaxed) + self.added).saturating_sub(self.freed)
+        // Who took a message may be done with its visit before who put it there: for a moment the sum is negative.
+        let entered = self.budget.bytes.load(Ordering::Relaxed).cast_signed();
+        let known = entered.saturating_add_unsigned(self.added).saturating_sub_unsigned(self.freed);
+        u64::try_from(known).unwrap_or(0)
     }
 }
 
@@ -477,5 +480,29 @@ impl Session {
         } else {
             self.traits.fetch_and(!which, Ordering::AcqRel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_freed_before_its_coming_is_entered_makes_nothing_full() {
+        let budget = Budget {
+            limits: Limits::default(),
+            metrics: Metrics::default(),
+            drops: Drops::new(Arc::new(crate::clock::ManualClock::default())),
+            bytes: AtomicU64::new(0),
+        };
+        let (mut publisher, mut subscriber) = (Account::of_nobody(&budget), Account::of_nobody(&budget));
+        publisher.added = 100;
+        subscriber.freed = 100;
+        drop(subscriber);
+        let mut next = Account::of_nobody(&budget);
+        assert_eq!(next.all_bytes(), 0);
+        next.added = 7;
+        drop(publisher);
+        assert_eq!(next.all_bytes(), 7);
     }
 }
