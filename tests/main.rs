@@ -6,6 +6,7 @@ mod clients;
 mod commands;
 mod config_errors;
 mod conformance;
+mod conversations;
 mod harness;
 mod malformed;
 mod mqtt_clients;
