@@ -1,9 +1,13 @@
 //! Request bodies: bounded, and read no more slowly than is bearable.
 
-use crate::problem::Problem;
-use axum::body::{Body, BodyDataStream};
+use crate::{media, problem::Problem};
+use axum::{
+    body::{Body, BodyDataStream},
+    extract::Request,
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -38,6 +42,14 @@ pub(crate) async fn whole(body: Body, limit: usize) -> Result<Bytes, Problem> {
         next = chunk(&mut stream, start, all.len()).await?;
     }
     Ok(all.freeze())
+}
+
+/// The whole body as JSON.
+pub(crate) async fn json<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Problem> {
+    media::demand_json(request.headers())?;
+    let json = whole(request.into_body(), limit).await?;
+    // The error names line and column.
+    serde_json::from_slice(&json).map_err(|error| Problem::BadBody(error.to_string()))
 }
 
 async fn chunk(stream: &mut BodyDataStream, start: Instant, received: usize) -> Result<Option<Bytes>, Problem> {

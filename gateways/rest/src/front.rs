@@ -2,6 +2,7 @@
 
 use crate::{
     identity::Head,
+    media,
     problem::{MEDIA_TYPE, Problem},
     state::{App, Connection},
 };
@@ -15,6 +16,9 @@ use std::net::Ipv4Addr;
 
 /// Longest path; a longer topic goes in a body or a query.
 const MAX_PATH: usize = 32 * 1024;
+
+/// Longest request target.
+const MAX_TARGET: usize = 60 * 1024;
 
 /// Longest request id that is echoed.
 const MAX_REQUEST_ID: usize = 128;
@@ -58,7 +62,11 @@ pub(crate) async fn door(State(app): State<App>, mut request: Request, next: Nex
 }
 
 fn enter(head: &Head<'_>) -> Result<(), Problem> {
-    if head.uri.path().len() > MAX_PATH { Err(Problem::UriTooLong) } else { Ok(()) }
+    let (path, query) = (head.uri.path().len(), head.uri.query().map_or(0, |query| query.len() + 1));
+    if path > MAX_PATH || path + query > MAX_TARGET {
+        return Err(Problem::UriTooLong);
+    }
+    media::refuse_codings(head.headers)
 }
 
 fn request_id(headers: &HeaderMap) -> HeaderValue {

@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     problem::Problem,
+    query::Query,
     state::{App, Connection},
 };
 use axum::{
@@ -165,7 +166,7 @@ impl Head<'_> {
         let path = self.uri.path();
         ["/v1/sessions", "/v1/stream", "/v1/request"].iter().any(|held| path.starts_with(held))
             || self.headers.contains_key(crate::conditional::PREFER)
-            || self.uri.query().is_some_and(|query| query.contains("wait"))
+            || Query::parse(self.uri.query()).is_ok_and(|query| query.has("wait"))
     }
 }
 

@@ -14,6 +14,7 @@ mod cursor;
 mod front;
 mod idempotency;
 mod identity;
+mod media;
 mod problem;
 mod publish;
 mod push;

@@ -1,7 +1,7 @@
 //! Push instead of pull: a link's deliveries as server-sent events or as lines.
 
 use crate::{
-    cursor,
+    cursor, media,
     problem::Problem,
     readers::{Held, Noted},
     state::App,
@@ -35,31 +35,28 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// What `Accept` asks for; `None` where it asks for no stream. The first of the two that stands there wins.
-    pub(crate) fn asked(headers: &HeaderMap) -> Option<Self> {
-        media_types(headers).find_map(|kind| match kind.as_str() {
-            "text/event-stream" => Some(Self::Events),
-            "application/x-ndjson" => Some(Self::Lines),
-            _ => None,
-        })
+    /// What `Accept` asks for where JSON is served too: then `None`.
+    pub(crate) fn asked(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        media::choose(headers, &[media::JSON, media::EVENTS, media::LINES]).map(Self::of)
     }
 
     /// The same where nothing but a stream is served.
     pub(crate) fn demanded(headers: &HeaderMap) -> Result<Self, Problem> {
-        if let Some(form) = Self::asked(headers) {
-            return Ok(form);
+        media::choose(headers, &[media::EVENTS, media::LINES]).map(|kind| Self::of(kind).unwrap_or(Self::Events))
+    }
+
+    fn of(kind: &str) -> Option<Self> {
+        match kind {
+            media::EVENTS => Some(Self::Events),
+            media::LINES => Some(Self::Lines),
+            _ => None,
         }
-        let mut kinds = media_types(headers).peekable();
-        if kinds.peek().is_none() || kinds.any(|kind| matches!(kind.as_str(), "*/*" | "text/*")) {
-            return Ok(Self::Events);
-        }
-        Err(Problem::NotAcceptable("text/event-stream and application/x-ndjson are served here".into()))
     }
 
     fn media_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Self::Events => "text/event-stream",
-            Self::Lines => "application/x-ndjson",
+            Self::Events => media::EVENTS,
+            Self::Lines => media::LINES,
         })
     }
 
@@ -98,17 +95,6 @@ impl Form {
             Self::Lines => b"\n",
         }
     }
-}
-
-/// The media types of `Accept` without their parameters, in order.
-fn media_types(headers: &HeaderMap) -> impl Iterator<Item = String> {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
-        .filter(|kind| !kind.is_empty())
 }
 
 /// A link that is written to a client as long as both are there.
@@ -220,20 +206,6 @@ impl Pump {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn accept(text: &str) -> HeaderMap {
-        HeaderMap::from_iter([(header::ACCEPT, text.parse().unwrap())])
-    }
-
-    #[test]
-    fn the_form_is_the_one_asked_for() {
-        assert_eq!(Form::asked(&accept("text/html, application/x-ndjson;q=0.9")), Some(Form::Lines));
-        assert_eq!(Form::asked(&accept("Text/Event-Stream")), Some(Form::Events));
-        assert_eq!(Form::asked(&accept("*/*")), None);
-        assert_eq!(Form::demanded(&accept("*/*")), Ok(Form::Events));
-        assert_eq!(Form::demanded(&HeaderMap::new()), Ok(Form::Events));
-        assert!(matches!(Form::demanded(&accept("application/json")), Err(Problem::NotAcceptable(_))));
-    }
 
     #[test]
     fn events_carry_their_cursor_and_losses_are_events_of_their_own() {

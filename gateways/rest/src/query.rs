@@ -47,6 +47,11 @@ impl Query {
         self.0.extract_if(.., |(k, _)| k == key).map(|(_, value)| value).collect()
     }
 
+    /// Whether a parameter is there.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(k, _)| k == key)
+    }
+
     /// Every parameter whose name goes on after `prefix`, by the rest of its name, in order.
     pub(crate) fn under(&mut self, prefix: &str) -> Vec<(String, String)> {
         self.0

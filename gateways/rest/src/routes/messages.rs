@@ -4,6 +4,7 @@ use crate::{
     body,
     idempotency::{self, IDEMPOTENCY_REPLAYED},
     identity::Who,
+    media,
     problem::Problem,
     publish::Burst,
     query::Query,
@@ -21,7 +22,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
+use std::{fmt, time::Duration};
+use tokio::time::timeout;
 use waystation_broker::{Idempotency, Publish, Topic};
 
 /// Entries of an array. Each costs memory for its result however small it is; NDJSON has no such bound.
@@ -33,6 +35,9 @@ const BURST: usize = 256;
 /// JSON over this size is read away from the threads that serve other clients.
 const LARGE: usize = 64 * 1024;
 
+/// A stream of lines that says nothing for so long ends: an open connection costs memory.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// `POST /v1/messages`
 pub(crate) async fn publish(
     State(app): State<App>,
@@ -42,15 +47,13 @@ pub(crate) async fn publish(
     body: Body,
 ) -> Result<Response, Problem> {
     query.finish()?;
-    let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
-    let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     let key = idempotency::header(&headers)?;
-    match kind.as_deref() {
-        Some("application/x-ndjson") if key.is_some() => Err(Problem::BadRequest(
+    match media::sent(&headers).as_deref() {
+        Some(media::LINES) if key.is_some() => Err(Problem::BadRequest(
             "Idempotency-Key names one request; give each line an `idempotency_key` of its own".into(),
         )),
-        Some("application/x-ndjson") => Ok(lines(&app, &who, body)),
-        None | Some("application/json") => {
+        Some(media::LINES) => Ok(lines(&app, &who, body)),
+        None | Some(media::JSON) => {
             let json = body::whole(body, app.config().max_bulk_bytes).await?;
             let key = key.map(|key| idempotency::named(key, &[b"POST /v1/messages", &json]));
             let (mut response, replayed) = if json.trim_ascii_start().starts_with(b"[") {
@@ -192,6 +195,7 @@ fn lines(app: &App, who: &Who, body: Body) -> Response {
         burst: Burst::new(app, who),
         body: body.into_data_stream(),
         buffer: BytesMut::new(),
+        looked: 0,
         longest,
         overlong: false,
         ended: false,
@@ -200,7 +204,7 @@ fn lines(app: &App, who: &Who, body: Body) -> Response {
         let bytes = lines.next().await?;
         Some((Ok::<_, std::convert::Infallible>(bytes), lines))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answer)).into_response()
+    ([(header::CONTENT_TYPE, media::LINES)], Body::from_stream(answer)).into_response()
 }
 
 struct Lines {
@@ -208,6 +212,8 @@ struct Lines {
     body: BodyDataStream,
     /// A line that is not complete; at most `longest`.
     buffer: BytesMut,
+    /// So much of it holds no line end.
+    looked: usize,
     longest: usize,
     /// The current line was too long; the rest of it is skipped.
     overlong: bool,
@@ -220,25 +226,23 @@ impl Lines {
         loop {
             self.stage();
             if self.burst.len() > 0 {
-                let mut out = Vec::new();
-                for result in self.burst.finish().await {
-                    // Writing to memory what was built here cannot fail.
-                    drop(serde_json::to_writer(&mut out, &Entry::from(result)));
-                    out.push(b'\n');
-                }
-                return Some(out.into());
+                return Some(written(self.burst.finish().await));
             }
             if self.ended {
                 return None;
             }
-            match self.body.next().await {
-                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+            match timeout(SILENCE, self.body.next()).await {
+                Ok(Some(Ok(chunk))) => self.buffer.extend_from_slice(&chunk),
                 // The last line may lack its newline. A body that broke off has no last line.
-                None => {
+                Ok(None) => {
                     self.ended = true;
                     self.buffer.extend_from_slice(b"\n");
                 }
-                Some(Err(_)) => return None,
+                Ok(Some(Err(_))) => return None,
+                Err(_) => {
+                    self.ended = true;
+                    return Some(written([Err(Problem::RequestTimeout)]));
+                }
             }
         }
     }
@@ -247,14 +251,15 @@ impl Lines {
     fn stage(&mut self) {
         // One at least: waiting until it is safe is what makes room again.
         while self.burst.len() == 0 || (self.burst.len() < BURST && self.burst.has_room()) {
-            let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
+            let Some(end) = self.buffer[self.looked..].iter().position(|byte| *byte == b'\n') else {
                 if self.buffer.len() > self.longest {
                     self.overlong = true;
                     self.buffer.clear();
                 }
+                self.looked = self.buffer.len();
                 return;
             };
-            let line = self.buffer.split_to(end + 1);
+            let line = self.buffer.split_to(std::mem::take(&mut self.looked) + end + 1);
             let line = line.trim_ascii();
             if std::mem::take(&mut self.overlong) || line.len() > self.longest {
                 self.burst.stage(Err(Problem::TooLarge(format!("the line is longer than {} bytes", self.longest))));
@@ -264,6 +269,17 @@ impl Lines {
             }
         }
     }
+}
+
+/// Results as lines.
+fn written(results: impl IntoIterator<Item = Result<Published, Problem>>) -> Bytes {
+    let mut out = Vec::new();
+    for result in results {
+        // Writing to memory what was built here cannot fail.
+        drop(serde_json::to_writer(&mut out, &Entry::from(result)));
+        out.push(b'\n');
+    }
+    out.into()
 }
 
 #[cfg(test)]

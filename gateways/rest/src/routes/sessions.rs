@@ -13,8 +13,7 @@ use crate::{
 };
 use axum::{
     Json,
-    body::Body,
-    extract::State,
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -64,11 +63,10 @@ pub(crate) async fn set(
     who: Who,
     SessionPath(id): SessionPath,
     query: Query,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     query.finish()?;
-    let json = body::whole(body, MOST_BODY).await?;
-    let wish: Wish = serde_json::from_slice(&json).map_err(|error| Problem::BadBody(format!("no session: {error}")))?;
+    let wish: Wish = body::json(request, MOST_BODY).await?;
     check(&app, &who, &id, &wish)?;
     let wanted = wish.subscriptions.as_deref().map(subscriptions).transpose()?;
     let before = app.broker.session(&id);

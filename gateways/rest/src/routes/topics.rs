@@ -5,6 +5,7 @@ use crate::{
     conditional::{self, Tags},
     idempotency::{self, IDEMPOTENCY_REPLAYED},
     identity::Who,
+    media,
     problem::Problem,
     publish::Burst,
     query::{Query, TopicPath},
@@ -165,7 +166,7 @@ pub(crate) async fn list(
     mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Some(topic) = query.text("topic")? else { return listed(&app, &who, query) };
+    let Some(topic) = query.text("topic")? else { return listed(&app, &who, query, &headers) };
     state_of(&app, &who, &Topic::parse(&topic)?, &method, query, &headers).await
 }
 
@@ -316,7 +317,8 @@ struct List {
 }
 
 /// `GET /v1/topics?filter=F`
-fn listed(app: &App, who: &Who, mut query: Query) -> Result<Response, Problem> {
+fn listed(app: &App, who: &Who, mut query: Query, headers: &HeaderMap) -> Result<Response, Problem> {
+    media::choose(headers, &[media::JSON])?;
     let filter = Filter::parse(query.text("filter")?.as_deref().unwrap_or("#"))?;
     if filter.group().is_some() {
         return Err(Problem::BadTopic("a shared filter has no state to list".into()));

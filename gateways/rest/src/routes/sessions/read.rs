@@ -15,8 +15,7 @@ use crate::{
 };
 use axum::{
     Json,
-    body::Body,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -51,7 +50,7 @@ pub(crate) async fn messages(
     mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let form = Form::asked(&headers);
+    let form = Form::asked(&headers)?;
     let after = match query.text("after")? {
         // What an event stream saw last says more than the address it was opened with.
         after if form == Some(Form::Events) => last_event_id(&headers)?.or(after),
@@ -181,12 +180,10 @@ pub(crate) async fn acknowledge(
     who: Who,
     SessionPath(id): SessionPath,
     query: Query,
-    body: Body,
+    request: Request,
 ) -> Result<StatusCode, Problem> {
     query.finish()?;
-    let json = body::whole(body, 4_096).await?;
-    let wish: Acknowledgement =
-        serde_json::from_slice(&json).map_err(|error| Problem::BadBody(format!("no cursor: {error}")))?;
+    let wish: Acknowledgement = body::json(request, 4_096).await?;
     let cursor = cursor::decode(&id, &wish.cursor)?;
     for _ in 0..ATTEMPTS {
         match settle(&app, &who, &id, cursor).await? {
