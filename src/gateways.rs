@@ -12,7 +12,8 @@ use std::{
 use tokio::time::Instant;
 use waystation_broker::Broker;
 use waystation_kit::{
-    BindError, Bound, Context, EnableError, GatewayStatus, Host, InvalidConfig, Loops, Registry, Running,
+    BindError, Bound, Context, EnableError, GatewayStatus, Host, InvalidConfig, Loops, Registry, Remote, RemoteStatus,
+    Running,
 };
 
 /// Every kind of gateway this server comes with. A new front-end is one crate and one line here.
@@ -34,6 +35,8 @@ pub struct Gateways {
     entries: tokio::sync::Mutex<Vec<Entry>>,
     /// What `entries` last came to, for those who cannot wait.
     status: parking_lot::Mutex<Vec<GatewayStatus>>,
+    /// Gateways that dial out; those that are gone leave an empty place until the next comes.
+    remotes: parking_lot::Mutex<Vec<Weak<dyn Remote>>>,
 }
 
 struct Entry {
@@ -63,6 +66,7 @@ impl Gateways {
             me: me.clone(),
             entries: tokio::sync::Mutex::default(),
             status: parking_lot::Mutex::default(),
+            remotes: parking_lot::Mutex::default(),
         });
         let mut bound = Vec::with_capacity(configs.len());
         for config in configs {
@@ -212,5 +216,16 @@ impl Host for Gateways {
             let change = tokio::spawn(async move { me.switch(&name, on).await });
             change.await.unwrap_or(Err(EnableError::Unknown))
         })
+    }
+
+    fn introduce(&self, remote: Weak<dyn Remote>) {
+        let mut remotes = self.remotes.lock();
+        remotes.retain(|remote| remote.strong_count() > 0);
+        remotes.push(remote);
+    }
+
+    fn remotes(&self) -> Vec<RemoteStatus> {
+        let remotes: Vec<_> = self.remotes.lock().iter().filter_map(Weak::upgrade).collect();
+        remotes.iter().map(|remote| remote.status()).collect()
     }
 }

@@ -165,4 +165,10 @@ impl Host for NoHost {
     fn enable<'a>(&'a self, _: &'a str, _: bool) -> BoxFuture<'a, Result<(), EnableError>> {
         Box::pin(std::future::ready(Err(EnableError::Unknown)))
     }
+
+    fn introduce(&self, _: std::sync::Weak<dyn crate::Remote>) {}
+
+    fn remotes(&self) -> Vec<crate::RemoteStatus> {
+        Vec::new()
+    }
 }

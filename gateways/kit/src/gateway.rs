@@ -2,9 +2,14 @@
 
 use crate::loops::Loops;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 use tokio::{sync::mpsc, time::Instant};
-use waystation_broker::Broker;
+use waystation_broker::{Broker, Time};
 
 /// A front-end. Three steps: the host reads its table, binds it, serves it.
 pub trait Gateway: Sized + Send + 'static {
@@ -67,6 +72,39 @@ pub trait Host: Send + Sync {
         name: &'a str,
         on: bool,
     ) -> Pin<Box<dyn Future<Output = Result<(), EnableError>> + Send + 'a>>;
+
+    /// A gateway that dials out shows itself; it is listed as long as it lives. Called once, from `bind`.
+    fn introduce(&self, remote: Weak<dyn Remote>);
+
+    /// What the gateways that dial out reach; `/v1/bridges` shows it.
+    fn remotes(&self) -> Vec<RemoteStatus>;
+}
+
+/// A gateway's way to another server.
+pub trait Remote: Send + Sync {
+    /// How it stands now. Must be quick.
+    fn status(&self) -> RemoteStatus;
+}
+
+/// How a gateway's way to another server stands.
+#[derive(Debug, Clone)]
+pub struct RemoteStatus {
+    /// The gateway's name.
+    pub name: Arc<str>,
+    /// The other server, without secrets.
+    pub url: String,
+    /// Whether it is reached.
+    pub connected: bool,
+    /// Since when it is, or is not.
+    pub since: Time,
+    /// Why it is not, as far as known.
+    pub error: Option<String>,
+    /// Messages that wait for the other side.
+    pub queued: u64,
+    /// Messages taken there.
+    pub sent: u64,
+    /// Messages taken from there.
+    pub received: u64,
 }
 
 /// A gateway as the host sees it.

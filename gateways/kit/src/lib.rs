@@ -13,7 +13,8 @@ pub mod wheel;
 
 pub use accept::{Acceptor, Listener};
 pub use gateway::{
-    BindError, Command, Context, Control, EnableError, Gateway, GatewayStatus, Host, InvalidConfig, ServeError,
+    BindError, Command, Context, Control, EnableError, Gateway, GatewayStatus, Host, InvalidConfig, Remote,
+    RemoteStatus, ServeError,
 };
 pub use loops::Loops;
 pub use registry::{Bound, Kind, Listen, Registry, Running};

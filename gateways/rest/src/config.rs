@@ -1,7 +1,7 @@
 //! The `[gateways.rest]` table.
 
 use serde::{Deserialize, Serialize};
-use waystation_kit::{InvalidConfig, Listen};
+use waystation_kit::{InvalidConfig, Listen, tls::TlsFiles};
 
 /// Settings of the REST front-end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +18,48 @@ pub struct Config {
     pub max_wait_s: u64,
     /// Bytes of a JSON body of `POST /v1/messages`; NDJSON has no such bound.
     pub max_bulk_bytes: usize,
+    /// Whether the page at `/` is served.
+    pub dashboard: bool,
+    /// A second listener, over TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Secure>,
+}
+
+/// The `[gateways.rest.tls]` table: a second listener. Its files are read again at a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secure {
+    /// Where it listens.
+    pub listen: Listen,
+    /// PEM: the server's certificate, and those between it and its authority.
+    pub cert: String,
+    /// PEM: the certificate's private key.
+    pub key: String,
+    /// PEM: authorities of client certificates. Set: every client needs one.
+    pub client_ca: String,
+}
+
+impl Default for Secure {
+    fn default() -> Self {
+        Self {
+            listen: Listen(vec![([127, 0, 0, 1], 8443).into()]),
+            cert: String::new(),
+            key: String::new(),
+            client_ca: String::new(),
+        }
+    }
+}
+
+impl Secure {
+    /// The files it names.
+    pub(crate) fn files(&self) -> TlsFiles {
+        TlsFiles {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            client_ca: self.client_ca.clone(),
+            ..TlsFiles::default()
+        }
+    }
 }
 
 impl Default for Config {
@@ -28,6 +70,8 @@ impl Default for Config {
             cors_origins: Vec::new(),
             max_wait_s: 55,
             max_bulk_bytes: 67_108_864,
+            dashboard: true,
+            tls: None,
         }
     }
 }
@@ -61,8 +105,23 @@ impl Config {
                 );
             }
         }
-        Ok(())
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.files().check().map_err(below_tls))
     }
+
+    /// Reads the files it names.
+    pub(crate) fn look(&self) -> Result<(), InvalidConfig> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.files().look().map_err(below_tls))
+    }
+
+    /// Whether the sockets of `other` would do.
+    pub(crate) fn listens_like(&self, other: &Self) -> bool {
+        let secure = |config: &Self| config.tls.as_ref().map(|tls| tls.listen.clone());
+        self.listen == other.listen && secure(self) == secure(other)
+    }
+}
+
+fn below_tls(InvalidConfig { key, why }: InvalidConfig) -> InvalidConfig {
+    InvalidConfig { key: format!("tls.{key}"), why }
 }
 
 #[cfg(test)]
@@ -84,6 +143,8 @@ mod tests {
             ("cors_origins = [\"example.com\"]", "cors_origins"),
             ("cors_origins = [\"https://example.com/app\"]", "cors_origins"),
             ("hosts = [\"broker:8080\"]", "hosts"),
+            ("[tls]\nkey = \"key.pem\"", "tls.cert"),
+            ("[tls]\ncert = \"cert.pem\"", "tls.key"),
         ] {
             assert_eq!(toml::from_str::<Config>(table).unwrap().check().unwrap_err().key, key);
         }

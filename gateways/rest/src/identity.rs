@@ -44,10 +44,7 @@ impl FromRequestParts<App> for Who {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let connection = parts.extensions.get::<Connection>().copied();
         let proxied = parts.headers.contains_key(header::FORWARDED) || parts.headers.contains_key("x-forwarded-for");
-        let peer = connection.map_or(Peer::INTERNAL, |connection| match proxied {
-            true => Peer::proxied(connection.peer),
-            false => Peer::direct(connection.peer),
-        });
+        let peer = connection.map_or(Peer::INTERNAL, |connection| connection.peer(proxied));
         let credentials = credentials(&parts.headers)?;
         let principal = app.broker.authenticate(&credentials, peer).await.map_err(|refusal| match refusal {
             Refusal::BadCredentials | Refusal::NotAuthorized => match credentials {
@@ -57,6 +54,22 @@ impl FromRequestParts<App> for Who {
             other => other.into(),
         })?;
         Ok(Self { principal, peer })
+    }
+}
+
+/// Somebody who may use what is meant for operators.
+pub(crate) struct Admin;
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let who = Who::from_request_parts(parts, app).await?;
+        if who.may_admin(&app.broker) {
+            Ok(Self)
+        } else {
+            Err(Problem::Forbidden("the right `admin` is needed".into()))
+        }
     }
 }
 

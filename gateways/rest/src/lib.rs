@@ -10,11 +10,13 @@
 mod body;
 mod conditional;
 mod config;
+mod connection;
 mod cursor;
 mod front;
 mod idempotency;
 mod identity;
 mod media;
+mod page;
 mod problem;
 mod publish;
 mod push;

@@ -38,6 +38,10 @@ pub(crate) enum Problem {
     NoState,
     /// No such session.
     NoSession,
+    /// No such client is connected.
+    NoClient,
+    /// No such gateway.
+    NoGateway,
     /// The path does not take this method.
     MethodNotAllowed,
     /// None of the media types asked for is served here.
@@ -46,6 +50,10 @@ pub(crate) enum Problem {
     RequestTimeout,
     /// A client of another gateway holds the session.
     SessionInUse,
+    /// The gateway that carries the request is to be switched off.
+    OwnGateway,
+    /// A gateway could not open what it needs.
+    CannotStart(String),
     /// `If-Match` or `If-None-Match` does not hold.
     PreconditionFailed(Option<MessageId>),
     /// A message or a body is over its bound.
@@ -97,10 +105,14 @@ impl Problem {
             Self::NoRoute => ("no-route", StatusCode::NOT_FOUND),
             Self::NoState => ("no-state", StatusCode::NOT_FOUND),
             Self::NoSession => ("no-session", StatusCode::NOT_FOUND),
+            Self::NoClient => ("no-client", StatusCode::NOT_FOUND),
+            Self::NoGateway => ("no-gateway", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable(_) => ("not-acceptable", StatusCode::NOT_ACCEPTABLE),
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT),
             Self::SessionInUse => ("session-in-use", StatusCode::CONFLICT),
+            Self::OwnGateway => ("own-gateway", StatusCode::CONFLICT),
+            Self::CannotStart(_) => ("cannot-start", StatusCode::CONFLICT),
             Self::PreconditionFailed(_) => ("precondition-failed", StatusCode::PRECONDITION_FAILED),
             Self::TooLarge(_) => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::UriTooLong => ("uri-too-long", StatusCode::URI_TOO_LONG),
@@ -134,10 +146,14 @@ impl Problem {
             Self::NoRoute => "There is nothing at this path",
             Self::NoState => "The topic has no retained message",
             Self::NoSession => "There is no such session",
+            Self::NoClient => "No such client is connected",
+            Self::NoGateway => "There is no such gateway",
             Self::MethodNotAllowed => "The path does not take this method",
             Self::NotAcceptable(_) => "None of the accepted media types is served here",
             Self::RequestTimeout => "The body came too slowly",
             Self::SessionInUse => "The session is in use",
+            Self::OwnGateway => "This gateway carries the request",
+            Self::CannotStart(_) => "The gateway cannot start",
             Self::PreconditionFailed(_) => "The state is another",
             Self::TooLarge(_) => "Too large",
             Self::UriTooLong => "The request target is too long",
@@ -167,6 +183,7 @@ impl Problem {
             | Self::UnsupportedMediaType(text)
             | Self::Misdirected(text)
             | Self::QuotaExceeded(text)
+            | Self::CannotStart(text)
             | Self::Busy(text) => text.clone(),
             Self::BadCursor => {
                 "the cursor is malformed, belongs to another session, or was never handed out; read without `after` to \
@@ -176,6 +193,11 @@ impl Problem {
             Self::NoRoute => "the interface is below /v1".into(),
             Self::NoState => "nothing is retained on this topic; PUT sets its state".into(),
             Self::NoSession => "make it with PUT /v1/sessions/{id}; it may have expired".into(),
+            Self::NoClient => {
+                "GET /v1/clients lists who is; sessions whose client is away are below /v1/sessions".into()
+            }
+            Self::NoGateway => "GET /v1/gateways lists those of the configuration".into(),
+            Self::OwnGateway => "switch it off by another road, or in the configuration".into(),
             Self::MethodNotAllowed => "the header Allow names the methods that are".into(),
             Self::RequestTimeout => "the connection is closed; send the request again".into(),
             Self::SessionInUse => "a client of another gateway is connected under this id; \

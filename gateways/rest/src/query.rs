@@ -1,6 +1,6 @@
 //! Query strings and paths: decoded once, strictly, and nothing in them ignored.
 
-use crate::problem::Problem;
+use crate::{identity::Admin, problem::Problem, state::App};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, str::FromStr};
@@ -91,21 +91,37 @@ impl<S: Sync> FromRequestParts<S> for TopicPath {
     }
 }
 
+/// The name that stands in the path below a collection: `/v1/clients/{name}`.
+#[derive(Debug)]
+pub(crate) struct PathName(pub(crate) String);
+
+impl<S: Sync> FromRequestParts<S> for PathName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(decode(parts.uri.path().split('/').nth(3).unwrap_or_default())?.into_owned()))
+    }
+}
+
 /// The session that stands in the path after `/v1/sessions/`.
 #[derive(Debug)]
 pub(crate) struct SessionPath(pub(crate) ClientId);
 
-impl<S: Sync> FromRequestParts<S> for SessionPath {
+impl FromRequestParts<App> for SessionPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let rest = parts.uri.path().strip_prefix("/v1/sessions/").unwrap_or_default();
-        let id = decode(rest.split('/').next().unwrap_or_default())?;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let PathName(name) = PathName::from_request_parts(parts, app).await?;
         let bad = |why: &str| Problem::BadRequest(format!("the session id {why}"));
-        if id.starts_with('$') {
-            return Err(bad("begins with `$`; those are the server's own"));
+        let id = ClientId::new(&name).ok_or_else(|| bad("is empty, longer than 65535 bytes, or holds U+0000"))?;
+        if id.is_own() {
+            // Dead letters are there to be read, by operators.
+            if !name.starts_with("$dead/") {
+                return Err(bad("begins with `$`; those are the server's own"));
+            }
+            Admin::from_request_parts(parts, app).await?;
         }
-        Ok(Self(ClientId::new(&id).ok_or_else(|| bad("is empty, longer than 65535 bytes, or holds U+0000"))?))
+        Ok(Self(id))
     }
 }
 

@@ -1,14 +1,17 @@
 //! What is served where.
 
+pub(crate) mod clients;
+pub(crate) mod gateways;
 pub(crate) mod messages;
 pub(crate) mod sessions;
 pub(crate) mod stream;
 pub(crate) mod topics;
 
-use crate::{problem::Problem, state::App};
+use crate::{media, problem::Problem, query::Query, state::App};
 use axum::{
     Json, Router,
     extract::State,
+    middleware,
     routing::{get, post, put},
 };
 use serde_json::{Value, json};
@@ -17,13 +20,12 @@ use serde_json::{Value, json};
 pub(crate) fn all() -> Router<App> {
     let topic = get(topics::read).post(topics::publish).put(topics::set).delete(topics::clear);
     Router::new()
+        .merge(lists())
         .route("/v1/topics", get(topics::list))
         // The wildcard takes no empty path; the empty topic is to be told as what it is.
         .route("/v1/topics/", topic.clone())
         .route("/v1/topics/{*topic}", topic)
         .route("/v1/messages", post(messages::publish))
-        .route("/v1/sessions", get(sessions::list))
-        .route("/v1/sessions/{id}", put(sessions::set).get(sessions::show).delete(sessions::end))
         .route("/v1/sessions/{id}/messages", get(sessions::read::messages))
         .route("/v1/sessions/{id}/ack", post(sessions::read::acknowledge))
         .route("/v1/stream", get(stream::open))
@@ -31,12 +33,28 @@ pub(crate) fn all() -> Router<App> {
         .route("/readyz", get(ready))
 }
 
+/// Served as JSON and nothing else.
+fn lists() -> Router<App> {
+    Router::new()
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", put(sessions::set).get(sessions::show).delete(sessions::end))
+        .route("/v1/clients", get(clients::list))
+        .route("/v1/clients/{id}", get(clients::show).delete(clients::disconnect))
+        .route("/v1/subscriptions", get(clients::subscriptions))
+        .route("/v1/gateways", get(gateways::list))
+        .route("/v1/gateways/{name}", put(gateways::switch))
+        .route("/v1/bridges", get(gateways::bridges))
+        .route_layer(middleware::from_fn(media::json_only))
+}
+
 /// The process answers.
-async fn healthy() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+async fn healthy(query: Query) -> Result<Json<Value>, Problem> {
+    query.finish()?;
+    Ok(Json(json!({ "status": "ok" })))
 }
 
 /// It takes clients.
-async fn ready(State(app): State<App>) -> Result<Json<Value>, Problem> {
+async fn ready(State(app): State<App>, query: Query) -> Result<Json<Value>, Problem> {
+    query.finish()?;
     if app.is_draining() { Err(Problem::Stopping) } else { Ok(Json(json!({ "status": "ready" }))) }
 }

@@ -1,29 +1,34 @@
-//! Accepting, HTTP/1.1, and taking leave.
+//! The gateway: what it binds, how long it serves, how it takes leave.
 
 use crate::{
     config::Config,
+    connection::{self, Way},
     front, routes,
-    state::{App, Connection},
+    state::App,
 };
-use axum::{Router, extract::Request, middleware};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use axum::{Router, middleware};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
+use tokio::{sync::Semaphore, task::JoinSet};
+use waystation_kit::{
+    Acceptor, BindError, Command, Context, Control, Gateway, InvalidConfig, Listener, ServeError, tls::Tls,
 };
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, sync::Semaphore, task::JoinSet};
-use waystation_kit::{Acceptor, BindError, Command, Context, Control, Gateway, InvalidConfig, Listener, ServeError};
 
-/// A request's head must be complete by then, or the connection is cut.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// HTTP/2 where the client can, else HTTP/1.1.
+const ALPN: &[&str] = &["h2", "http/1.1"];
 
 /// The REST front-end.
 pub struct Rest {
     app: App,
-    listen: waystation_kit::Listen,
+    config: Config,
     name: Arc<str>,
-    listeners: Vec<Listener>,
+    doors: Vec<Door>,
+    tls: Option<Arc<Tls>>,
+}
+
+/// A listening socket, and how its clients speak.
+struct Door {
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Gateway for Rest {
@@ -34,35 +39,52 @@ impl Gateway for Rest {
         config.check()
     }
 
+    fn look(config: &Config) -> Result<(), InvalidConfig> {
+        config.look()
+    }
+
     async fn bind(config: Config, cx: Context) -> Result<Self, BindError> {
-        let listeners = Listener::bind_all(&format!("gateways.{}.listen", cx.name), &config.listen.0)?;
-        let listen = config.listen.clone();
-        let app = App::new(cx.broker, Arc::clone(&cx.name), config);
-        Ok(Self { app, listen, name: cx.name, listeners })
+        let table = format!("gateways.{}", cx.name);
+        let plain = Listener::bind_all(&format!("{table}.listen"), &config.listen.0)?;
+        let mut doors: Vec<Door> = plain.into_iter().map(|listener| Door { listener, tls: None }).collect();
+        let mut tls = None;
+        if let Some(secure) = &config.tls {
+            let loaded = Arc::new(Tls::load(&format!("{table}.tls"), &secure.files(), ALPN)?);
+            for listener in Listener::bind_all(&format!("{table}.tls.listen"), &secure.listen.0)? {
+                doors.push(Door { listener, tls: Some(Arc::clone(&loaded)) });
+            }
+            tls = Some(loaded);
+        }
+        let app = App::new(cx.broker, cx.host, Arc::clone(&cx.name), config.clone());
+        Ok(Self { app, config, name: cx.name, doors, tls })
     }
 
     fn listening(&self) -> Vec<(String, SocketAddr)> {
-        self.listeners.iter().map(|listener| (Self::KIND.to_owned(), listener.address())).collect()
+        let name = |door: &Door| if door.tls.is_some() { "rest_tls" } else { Self::KIND };
+        self.doors.iter().map(|door| (name(door).to_owned(), door.listener.address())).collect()
     }
 
     async fn serve(self, mut control: Control<Config>) -> Result<(), ServeError> {
-        let Self { app, listen, name, listeners } = self;
+        let Self { app, config, name, doors, tls } = self;
         let router = router(app.clone());
         let most = usize::try_from(app.broker.limits().max_connections).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let mut acceptors = JoinSet::new();
-        for listener in listeners {
+        for Door { listener, tls } in doors {
             let acceptor = listener.acceptor()?;
-            acceptors.spawn(accept(acceptor, app.clone(), router.clone(), Arc::clone(&places)));
+            acceptors.spawn(accept(acceptor, tls, app.clone(), router.clone(), Arc::clone(&places)));
         }
         let deadline = loop {
             match control.next().await {
                 Command::Drain { deadline } => break deadline,
-                Command::Reload(config) => {
-                    if config.listen != listen {
+                Command::Reload(new) => {
+                    if !new.listens_like(&config) {
                         tracing::warn!(gateway = %name, "a changed `listen` takes effect at the next start");
                     }
-                    app.configure(config);
+                    if let Some((tls, files)) = tls.as_ref().zip(new.tls.as_ref()) {
+                        tls.reload(&files.files());
+                    }
+                    app.configure(new);
                 }
             }
         };
@@ -82,7 +104,7 @@ fn router(app: App) -> Router {
     routes::all().layer(middleware::from_fn_with_state(app.clone(), front::door)).with_state(app)
 }
 
-async fn accept(mut acceptor: Acceptor, app: App, router: Router, places: Arc<Semaphore>) {
+async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, router: Router, places: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
     let mut drained = pin!(app.drained());
     loop {
@@ -93,10 +115,10 @@ async fn accept(mut acceptor: Acceptor, app: App, router: Router, places: Arc<Se
             (stream, peer) = acceptor.accept() => {
                 // At `limits.max_connections` a newcomer is turned away, as on the other roads.
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                let connection = Connection { peer, local: acceptor.address() };
+                let way = Way { peer, local: acceptor.address(), tls: tls.clone() };
                 let (app, router) = (app.clone(), router.clone());
                 connections.spawn(async move {
-                    serve(stream, connection, app, router).await;
+                    connection::serve(stream, way, app, router).await;
                     drop(place);
                 });
             }
@@ -104,32 +126,4 @@ async fn accept(mut acceptor: Acceptor, app: App, router: Router, places: Arc<Se
     }
     drop(acceptor);
     while connections.join_next().await.is_some() {}
-}
-
-async fn serve(stream: std::net::TcpStream, connection: Connection, app: App, router: Router) {
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%error, "connection could not be registered"),
-    };
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(connection);
-        hyper::service::Service::call(&router, request)
-    });
-    let server = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut server = pin!(server);
-    let mut drained = pin!(app.drained());
-    let result = tokio::select! {
-        result = &mut server => result,
-        () = &mut drained => {
-            server.as_mut().graceful_shutdown();
-            server.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(peer = %connection.peer, %error, "connection ended early");
-    }
 }

@@ -4,7 +4,8 @@ use crate::{config::Config, readers::Readers};
 use parking_lot::RwLock;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
-use waystation_broker::Broker;
+use waystation_broker::{Broker, Peer};
+use waystation_kit::Host;
 
 /// What all requests share. Cheap to clone.
 #[derive(Clone)]
@@ -13,6 +14,8 @@ pub(crate) struct App(Arc<Shared>);
 /// See [`App`].
 pub(crate) struct Shared {
     pub(crate) broker: Broker,
+    /// What only the host can do.
+    pub(crate) host: Arc<dyn Host>,
     /// The gateway's name, which sessions are held by.
     pub(crate) gateway: Arc<str>,
     pub(crate) readers: Readers,
@@ -26,12 +29,29 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// The address we listen on.
     pub(crate) local: SocketAddr,
+    /// It came over TLS.
+    pub(crate) encrypted: bool,
+    /// Its certificate was verified.
+    pub(crate) certified: bool,
+}
+
+impl Connection {
+    /// The client as the policy sees it.
+    pub(crate) fn peer(&self, proxied: bool) -> Peer {
+        let peer = if proxied { Peer::proxied(self.peer) } else { Peer::direct(self.peer) };
+        match (self.encrypted, self.certified) {
+            (_, true) => peer.certified(),
+            (true, false) => peer.encrypted(),
+            (false, false) => peer,
+        }
+    }
 }
 
 impl App {
-    pub(crate) fn new(broker: Broker, gateway: Arc<str>, config: Config) -> Self {
+    pub(crate) fn new(broker: Broker, host: Arc<dyn Host>, gateway: Arc<str>, config: Config) -> Self {
         Self(Arc::new(Shared {
             broker,
+            host,
             gateway,
             readers: Readers::default(),
             config: RwLock::new(Arc::new(config)),

@@ -5,9 +5,9 @@ pub(crate) mod read;
 use crate::{
     body,
     identity::Who,
+    page,
     problem::Problem,
     query::{Query, SessionPath},
-    routes::topics::limit,
     state::App,
     wire,
 };
@@ -23,8 +23,8 @@ use std::{
     sync::Arc,
 };
 use waystation_broker::{
-    ClientId, Credentials, Filter, Hello, Link, Lsn, Overflow, Qos, Reason, Refused, RetainHandling, SessionInfo,
-    SessionOptions, Start, Subscription, Takeover, WhileAway,
+    ClientId, Credentials, Filter, Hello, Link, Lsn, Overflow, Peer, Principal, Qos, Reason, Refused, RetainHandling,
+    SessionInfo, SessionOptions, Start, Subscription, Takeover, WhileAway,
 };
 
 /// Seconds a session outlives its last call unless it says otherwise.
@@ -66,6 +66,9 @@ pub(crate) async fn set(
     request: Request,
 ) -> Result<Response, Problem> {
     query.finish()?;
+    if id.is_own() {
+        return Err(Problem::BadRequest("the session id begins with `$`; those are the server's own".into()));
+    }
     let wish: Wish = body::json(request, MOST_BODY).await?;
     check(&app, &who, &id, &wish)?;
     let wanted = wish.subscriptions.as_deref().map(subscriptions).transpose()?;
@@ -153,17 +156,21 @@ fn subscribe(link: &mut Link, mut wanted: Vec<Subscription>) -> Result<Lsn, Refu
 
 /// How a call comes to the session `id`: what is not said here is as the session has it.
 fn hello(app: &App, who: &Who, id: &ClientId) -> Hello {
+    // One of the server's own is opened by the server, on behalf of an operator.
+    let (principal, peer) =
+        if id.is_own() { (Principal::server(), Peer::INTERNAL) } else { (who.principal.clone(), who.peer) };
     Hello {
-        credentials: Credentials::Known(who.principal.clone()),
+        credentials: Credentials::Known(principal),
         while_away: WhileAway::KeepQos0,
-        ..Hello::new(Arc::clone(&app.gateway), who.peer, Some(id.clone()))
+        ..Hello::new(Arc::clone(&app.gateway), peer, Some(id.clone()))
     }
 }
 
 /// The session, if this one may see it.
 fn visible(app: &App, who: &Who, id: &ClientId) -> Result<SessionInfo, Problem> {
     let info = app.broker.session(id).ok_or(Problem::NoSession)?;
-    if who.owns(info.owner.as_deref()) || who.may_admin(&app.broker) {
+    // Whoever asks for one of the server's own may: the path was checked.
+    if id.is_own() || who.owns(info.owner.as_deref()) || who.may_admin(&app.broker) {
         return Ok(info);
     }
     Err(Problem::Forbidden("the session belongs to another user".into()))
@@ -229,7 +236,7 @@ struct List {
 
 /// `GET /v1/sessions`
 pub(crate) async fn list(State(app): State<App>, who: Who, mut query: Query) -> Result<Response, Problem> {
-    let limit = limit(&mut query)?;
+    let limit = page::limit(&mut query)?;
     let mut after = query.text("after")?.and_then(|id| ClientId::new(&id));
     query.finish()?;
     let admin = who.may_admin(&app.broker);
@@ -239,11 +246,9 @@ pub(crate) async fn list(State(app): State<App>, who: Who, mut query: Query) -> 
         let some = app.broker.sessions(after.as_ref(), limit + 1);
         let Some(last) = some.last() else { break };
         after = Some(last.id.clone());
-        found.extend(some.into_iter().filter(|info| admin || who.owns(info.owner.as_deref())));
+        found.extend(some.into_iter().filter(|info| admin || (!info.id.is_own() && who.owns(info.owner.as_deref()))));
     }
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|last| last.id.as_str().to_owned());
+    let next = page::cut(&mut found, limit, |last| last.id.as_str().to_owned());
     Ok(Json(List { sessions: found.iter().map(|info| shown(&app, info)).collect(), next }).into_response())
 }
 

@@ -5,7 +5,7 @@ use crate::{
     conditional::{self, Tags},
     idempotency::{self, IDEMPOTENCY_REPLAYED},
     identity::Who,
-    media,
+    media, page,
     problem::Problem,
     publish::Burst,
     query::{Query, TopicPath},
@@ -28,12 +28,6 @@ use waystation_broker::{
     Budget, Cursor, Filter, Message, Pick, Properties, Publish, Qos, Refusal, RetainHandling, Subscription, Taken,
     Topic,
 };
-
-/// Entries of a list, unless `limit` says otherwise.
-pub(crate) const LIST: usize = 100;
-
-/// The most `limit` may say.
-pub(crate) const LIST_MOST: usize = 1_000;
 
 /// Bytes of payload and topic in one list; the first entry always fits.
 const LIST_BYTES: usize = 8 << 20;
@@ -323,7 +317,7 @@ fn listed(app: &App, who: &Who, mut query: Query, headers: &HeaderMap) -> Result
     if filter.group().is_some() {
         return Err(Problem::BadTopic("a shared filter has no state to list".into()));
     }
-    let limit = limit(&mut query)?;
+    let limit = page::limit(&mut query)?;
     let after = query.text("after")?.map(|after| Topic::parse(&after)).transpose()?;
     query.finish()?;
     let mut found = Vec::new();
@@ -344,13 +338,4 @@ fn listed(app: &App, who: &Who, mut query: Query, headers: &HeaderMap) -> Result
     let (reader, now) = (Reader::new(who, &app.broker), app.broker.now());
     let topics = found.into_iter().map(|state| wire::raw(Kept::state(state, now).json(&reader, None))).collect();
     Ok(Json(List { topics, next }).into_response())
-}
-
-/// `limit`: lowered to the most there is.
-pub(crate) fn limit(query: &mut Query) -> Result<usize, Problem> {
-    match query.parsed::<usize>("limit", "a number from 1")? {
-        Some(0) => Err(Problem::BadQuery("`limit=0`: a number from 1 is right".into())),
-        Some(limit) => Ok(limit.min(LIST_MOST)),
-        None => Ok(LIST),
-    }
 }

@@ -4,8 +4,8 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use waystation_broker::{Broker, Limits, ManualClock, Parts};
-use waystation_kit::{Bound, Listen, Registry, Running, contract::Scene};
+use waystation_broker::{Action, Authorize, Broker, ClientId, Limits, ManualClock, Parts, Principal};
+use waystation_kit::{Bound, Host, Listen, Registry, Running, contract::Scene};
 use waystation_rest::{Config, Rest};
 
 /// Longer than anything here may take.
@@ -26,9 +26,32 @@ pub(crate) async fn serve() -> Server {
 }
 
 pub(crate) async fn serve_with(limits: Limits, config: Config) -> Server {
+    start(limits, config, None).await
+}
+
+pub(crate) async fn serve_on(host: Arc<dyn Host>) -> Server {
+    start(Limits::default(), Config::default(), Some(host)).await
+}
+
+/// Everybody may come in and do everything, but operators' calls need a client on this machine.
+struct Local;
+
+impl Authorize for Local {
+    fn may(&self, _: &Principal, _: Option<&ClientId>, action: Action<'_>) -> bool {
+        match action {
+            Action::Admin(peer) | Action::Reject(peer) => peer.is_local(),
+            _ => true,
+        }
+    }
+}
+
+async fn start(limits: Limits, config: Config, host: Option<Arc<dyn Host>>) -> Server {
     let clock = Arc::new(ManualClock::default());
-    let broker = Broker::new(Parts::in_memory(limits, clock.clone()));
-    let scene = Scene::with_broker("rest", broker.clone());
+    let broker = Broker::new(Parts { authorize: Arc::new(Local), ..Parts::in_memory(limits, clock.clone()) });
+    let mut scene = Scene::with_broker("rest", broker.clone());
+    if let Some(host) = host {
+        scene.cx.host = host;
+    }
     let config = Config { listen: Listen(vec![([127, 0, 0, 1], 0).into()]), ..config };
     let registry = Registry::default().with::<Rest>();
     let table = toml::Table::try_from(config).unwrap();

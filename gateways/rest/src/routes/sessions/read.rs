@@ -4,11 +4,11 @@ use super::{hello, visible};
 use crate::{
     body, cursor,
     identity::Who,
+    page,
     problem::Problem,
     push::{Form, Pump, Settling},
     query::{Query, SessionPath},
     readers::{Held, Shared},
-    routes::topics::{LIST, LIST_MOST},
     state::App,
     wait::{Wait, Woken},
     wire::{self, Kept, Reader},
@@ -59,7 +59,7 @@ pub(crate) async fn messages(
     let after = after.map(|text| cursor::decode(&id, &text)).transpose()?;
     let max = match query.parsed::<usize>("max", "a number from 1")? {
         Some(0) => return Err(Problem::BadQuery("`max=0`: a number from 1 is right".into())),
-        max => max.unwrap_or(LIST).min(LIST_MOST),
+        max => max.unwrap_or(page::DEFAULT).min(page::MOST),
     };
     let takeover = query.flag("takeover")?.unwrap_or(false);
     let wait = Wait::read(&app, &method, &headers, &mut query)?;
@@ -201,7 +201,7 @@ pub(crate) async fn acknowledge(
 /// was taken over meanwhile.
 async fn settle(app: &App, who: &Who, id: &ClientId, cursor: Cursor) -> Result<Option<Lsn>, Problem> {
     let info = app.broker.session(id).ok_or(Problem::NoSession)?;
-    if !who.owns(info.owner.as_deref()) {
+    if !id.is_own() && !who.owns(info.owner.as_deref()) {
         return Err(Problem::Forbidden("the session belongs to another user".into()));
     }
     let ours = info.held_by.as_ref().is_some_and(|gateway| *gateway == app.gateway);
@@ -209,7 +209,7 @@ async fn settle(app: &App, who: &Who, id: &ClientId, cursor: Cursor) -> Result<O
     if let Some(reader) = found {
         let mut link = reader.lock();
         // The rights to the session were settled when it was opened; only its own user comes by this way.
-        if link.principal().name() == who.principal.name() {
+        if id.is_own() || link.principal().name() == who.principal.name() {
             let outcome = outcome(&mut link, cursor);
             reader.nudge();
             return outcome;

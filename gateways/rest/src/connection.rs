@@ -1,0 +1,122 @@
+//! One connection: TLS or not, HTTP/1.1 or HTTP/2, and what it may cost.
+
+use crate::state::{App, Connection};
+use axum::{Router, extract::Request};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+use waystation_kit::tls::Tls;
+
+/// A request's head must be complete by then, or the connection is cut.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's head: the longest target and what comes with it.
+const MAX_HEAD: usize = 128 * 1024;
+
+/// Header fields of a request.
+const MAX_HEADERS: usize = 100;
+
+/// Requests at the same time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+/// HTTP/2 knows no time limit for a head; a client in the middle of one cannot answer a ping.
+const PING_EVERY: Duration = Duration::from_secs(6);
+const PONG_WITHIN: Duration = Duration::from_secs(4);
+
+/// How a client came.
+pub(crate) struct Way {
+    pub(crate) peer: SocketAddr,
+    /// The address we listen on.
+    pub(crate) local: SocketAddr,
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
+/// Serves a client until it goes, or the gateway drains.
+pub(crate) async fn serve(stream: std::net::TcpStream, way: Way, app: App, router: Router) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "connection could not be registered"),
+    };
+    let mut connection = Connection { peer: way.peer, local: way.local, encrypted: false, certified: false };
+    let Some(tls) = way.tls else { return speak(stream, connection, app, router).await };
+    match tls.accept(stream, Instant::now() + HEAD_TIMEOUT).await {
+        Ok(accepted) => {
+            connection.encrypted = true;
+            connection.certified = accepted.stream.get_ref().1.peer_certificates().is_some();
+            Box::pin(speak(accepted.stream, connection, app, router)).await;
+        }
+        Err(error) => tracing::debug!(peer = %way.peer, %error, "no TLS handshake"),
+    }
+}
+
+async fn speak<S>(stream: S, connection: Connection, app: App, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = TowerToHyperService::new(router);
+    let asked = Arc::new(AtomicBool::new(false));
+    let service = {
+        let asked = Arc::clone(&asked);
+        service_fn(move |mut request: Request<Incoming>| {
+            asked.store(true, Relaxed);
+            request.extensions_mut().insert(connection);
+            hyper::service::Service::call(&router, request)
+        })
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    let mut server = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let result = {
+        let mut drained = pin!(app.drained());
+        // Whether it is HTTP/2 shows in the first bytes, for which nobody else counts the seconds.
+        let mut silence = pin!(sleep(HEAD_TIMEOUT));
+        let mut listening = true;
+        loop {
+            tokio::select! {
+                result = server.as_mut() => break result,
+                () = &mut drained => {
+                    server.as_mut().graceful_shutdown();
+                    break server.as_mut().await;
+                }
+                () = &mut silence, if listening => {
+                    if !asked.load(Relaxed) {
+                        return;
+                    }
+                    listening = false;
+                }
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(peer = %connection.peer, %error, "connection ended early");
+    }
+}

@@ -1,0 +1,136 @@
+//! Front-ends and bridges: which run, where they listen, what they reach. For operators.
+
+use crate::{
+    body,
+    identity::Admin,
+    page,
+    problem::Problem,
+    query::{PathName, Query},
+    state::App,
+};
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use serde::{Deserialize, Serialize};
+use waystation_kit::{EnableError, GatewayStatus, RemoteStatus};
+
+/// A gateway of the configuration.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    name: String,
+    kind: &'static str,
+    /// Whether it serves.
+    enabled: bool,
+    listening: Vec<Listening>,
+}
+
+/// A socket it has bound.
+#[derive(Debug, Serialize)]
+pub(crate) struct Listening {
+    /// As in the ready line.
+    name: String,
+    address: String,
+}
+
+impl From<GatewayStatus> for Shown {
+    fn from(status: GatewayStatus) -> Self {
+        let listening = status.listening.into_iter();
+        let listening = listening.map(|(name, address)| Listening { name, address: address.to_string() }).collect();
+        Self { name: status.name.to_string(), kind: status.kind, enabled: status.enabled, listening }
+    }
+}
+
+/// A page of gateways.
+#[derive(Debug, Serialize)]
+pub(crate) struct Gateways {
+    gateways: Vec<Shown>,
+    /// Goes into `after`; `null` when this was the last page.
+    next: Option<String>,
+}
+
+/// `GET /v1/gateways`
+pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Gateways>, Problem> {
+    let (limit, after) = (page::limit(&mut query)?, query.text("after")?);
+    query.finish()?;
+    let all = app.host.gateways().into_iter().map(Shown::from);
+    let (gateways, next) = page::of(all, |gateway| &gateway.name, after.as_deref(), limit);
+    Ok(Json(Gateways { gateways, next }))
+}
+
+/// What `PUT` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Switch {
+    enabled: bool,
+}
+
+/// `PUT /v1/gateways/{name}`: started or stopped until the next start of the server.
+pub(crate) async fn switch(
+    State(app): State<App>,
+    _: Admin,
+    PathName(name): PathName,
+    query: Query,
+    request: Request,
+) -> Result<Json<Shown>, Problem> {
+    query.finish()?;
+    let Switch { enabled } = body::json(request, 4_096).await?;
+    if !enabled && *name == *app.gateway {
+        return Err(Problem::OwnGateway);
+    }
+    app.host.enable(&name, enabled).await.map_err(|error| match error {
+        EnableError::Unknown => Problem::NoGateway,
+        EnableError::Bind(error) => Problem::CannotStart(error.to_string()),
+    })?;
+    let status = app.host.gateways().into_iter().find(|status| *status.name == *name);
+    status.map(|status| Json(status.into())).ok_or(Problem::NoGateway)
+}
+
+/// A bridge to another broker.
+#[derive(Debug, Serialize)]
+pub(crate) struct Bridge {
+    name: String,
+    url: String,
+    connected: bool,
+    /// Since when it is connected, or is not.
+    since: String,
+    /// Why it is not connected.
+    error: Option<String>,
+    /// Messages that wait for the other side.
+    queued: u64,
+    /// Messages taken to the other side and from it.
+    sent: u64,
+    received: u64,
+}
+
+impl From<RemoteStatus> for Bridge {
+    fn from(status: RemoteStatus) -> Self {
+        Self {
+            name: status.name.to_string(),
+            url: status.url,
+            connected: status.connected,
+            since: status.since.to_string(),
+            error: status.error,
+            queued: status.queued,
+            sent: status.sent,
+            received: status.received,
+        }
+    }
+}
+
+/// A page of bridges.
+#[derive(Debug, Serialize)]
+pub(crate) struct Bridges {
+    bridges: Vec<Bridge>,
+    /// Goes into `after`; `null` when this was the last page.
+    next: Option<String>,
+}
+
+/// `GET /v1/bridges`
+pub(crate) async fn bridges(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Bridges>, Problem> {
+    let (limit, after) = (page::limit(&mut query)?, query.text("after")?);
+    query.finish()?;
+    let all = app.host.remotes().into_iter().map(Bridge::from);
+    let (bridges, next) = page::of(all, |bridge| &bridge.name, after.as_deref(), limit);
+    Ok(Json(Bridges { bridges, next }))
+}
