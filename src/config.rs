@@ -341,4 +341,21 @@ mod tests {
         let defaults: Table = toml::from_str(&Config::default().to_masked_toml()).unwrap();
         assert_eq!(shipped, defaults);
     }
+
+    #[test]
+    fn the_shipped_file_shows_the_tables_that_are_off_with_their_defaults() {
+        let shown: Vec<&str> = include_str!("../config/waystation.toml")
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| line.starts_with('[') || line.starts_with(|first: char| first.is_ascii_lowercase()))
+            .collect();
+        let shown: Table = toml::from_str(&shown.join("\n")).unwrap();
+        let headers = "[gateways.mqtt.tls]\n[gateways.mqtt.websocket]\n";
+        let defaults: Table = toml::from_str(&Config::from_toml(headers).unwrap().to_masked_toml()).unwrap();
+        for (name, table) in shown["gateways"].as_table().unwrap() {
+            for (part, keys) in table.as_table().unwrap() {
+                assert_eq!(Some(keys), defaults["gateways"][name].get(part), "gateways.{name}.{part}");
+            }
+        }
+    }
 }

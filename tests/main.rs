@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail their test")]
 
+mod certificates;
 mod clients;
 mod commands;
 mod config_errors;
@@ -15,4 +16,6 @@ mod ready;
 mod roads;
 mod sessions;
 mod shutdown;
+mod tls;
+mod websocket;
 mod wire;

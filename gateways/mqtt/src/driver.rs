@@ -13,14 +13,13 @@ use std::{
     cell::RefCell,
     future::Future,
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use waystation_broker::{Attached, Broker, Peer, Refusal, Time};
+use waystation_broker::{Attached, Broker, Credentials, Peer, Refusal, Time};
 use waystation_kit::{
     Timer,
     buffers::{self, READ_BYTES},
@@ -57,6 +56,8 @@ pub(crate) struct Drive<S> {
     written: usize,
     /// The carry may hold whole packets: what came along with CONNECT.
     pipelined: bool,
+    /// Everything is written, but the stream (TLS, WebSocket) has not passed it on yet.
+    flushing: bool,
     timer: Timer,
     timer_at: Time,
     place: Option<Place>,
@@ -64,10 +65,7 @@ pub(crate) struct Drive<S> {
 
 enum State {
     /// Waits for CONNECT.
-    Greeting {
-        peer: SocketAddr,
-        until: Time,
-    },
+    Greeting(Newcomer),
     /// The core decides.
     Attaching(Box<Attaching>),
     Up(Connection),
@@ -79,25 +77,34 @@ enum State {
     },
 }
 
+/// A connection that has said nothing yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Newcomer {
+    pub(crate) peer: Peer,
+    /// The name its certificate gives it, where that counts.
+    pub(crate) vouched: Option<Box<str>>,
+    /// When its CONNECT must be whole.
+    pub(crate) until: Time,
+}
+
 struct Attaching {
-    peer: SocketAddr,
+    peer: Peer,
     terms: Terms,
     answer: Pin<Box<dyn Future<Output = Result<Attached, Refusal>> + Send>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
-    /// A connection just accepted. Make it on the loop that is to drive it.
-    pub(crate) fn new(stream: S, peer: SocketAddr, shared: Arc<Shared>) -> Self {
-        let patience = Duration::from_millis(shared.broker.limits().connect_timeout_ms);
-        let until = shared.broker.now().after(patience);
+    /// A connection just opened. Make it on the loop that is to drive it.
+    pub(crate) fn new(stream: S, newcomer: Newcomer, shared: Arc<Shared>) -> Self {
         Self {
             stream,
             shared,
-            state: State::Greeting { peer, until },
+            state: State::Greeting(newcomer),
             carry: Vec::new(),
             out: Vec::new(),
             written: 0,
             pipelined: false,
+            flushing: false,
             timer: Timer::new(),
             timer_at: Time(0),
             place: None,
@@ -154,10 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
 
     fn handle_bytes(&mut self, now: Time, bytes: &[u8]) -> usize {
         match &mut self.state {
-            State::Greeting { peer, .. } => {
-                let peer = *peer;
-                self.knock(now, peer, bytes)
-            }
+            State::Greeting(_) => self.knock(now, bytes),
             State::Up(connection) => {
                 let limits = self.shared.broker.limits();
                 SCRATCH.with_borrow_mut(|scratch| connection.handle_bytes(now, bytes, limits, scratch, &mut self.out))
@@ -168,12 +172,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
     }
 
-    fn knock(&mut self, now: Time, peer: SocketAddr, bytes: &[u8]) -> usize {
-        let shared = &self.shared;
-        match handshake::knock(bytes, &shared.name, Peer::direct(peer), shared.broker.limits()) {
+    fn knock(&mut self, now: Time, bytes: &[u8]) -> usize {
+        let State::Greeting(newcomer) = &mut self.state else { return 0 };
+        let (shared, peer) = (&self.shared, newcomer.peer);
+        match handshake::knock(bytes, &shared.name, peer, shared.broker.limits()) {
             Ok(None) => 0,
             Ok(Some((knock, used))) => {
-                let Knock { hello, terms } = *knock;
+                let Knock { mut hello, terms } = *knock;
+                if let Some(name) = newcomer.vouched.take() {
+                    hello.credentials = Credentials::Vouched(name.into());
+                }
                 let broker = shared.broker.clone();
                 let answer = Box::pin(async move { broker.attach(hello).await });
                 self.state = State::Attaching(Box::new(Attaching { peer, terms, answer }));
@@ -186,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
     }
 
-    fn turn_away(&mut self, now: Time, peer: SocketAddr, TurnedAway { answer, why }: TurnedAway) {
+    fn turn_away(&mut self, now: Time, peer: Peer, TurnedAway { answer, why }: TurnedAway) {
         tracing::debug!(%peer, error = why, "client turned away");
         self.out.extend_from_slice(&answer);
         self.farewell(now);
@@ -259,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     }
                 }
                 State::Attaching(_) => return,
-                State::Greeting { .. } | State::Farewell { .. } => {}
+                State::Greeting(_) | State::Farewell { .. } => {}
             }
             match self.read(cx, now) {
                 Ok(Progress::Waits) => return,
@@ -289,7 +297,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         if !self.out.is_empty() {
             buffers::give_back(std::mem::take(&mut self.out));
             self.written = 0;
-            return Pin::new(&mut self.stream).poll_flush(cx);
+            self.flushing = true;
+        }
+        if self.flushing {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.flushing = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -342,7 +354,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
 
     fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Greeting { until, .. } | State::Farewell { until, .. } => Some(*until),
+            State::Greeting(Newcomer { until, .. }) | State::Farewell { until, .. } => Some(*until),
             State::Attaching(_) => None,
             State::Up(connection) => connection.poll_timeout(),
         }
@@ -374,7 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Drive<S> {
         if this.place.is_none() {
             this.place = Some(this.shared.clients.join(cx.waker()));
         }
-        if let State::Greeting { until, peer } = this.state {
+        if let State::Greeting(Newcomer { until, peer, .. }) = this.state {
             if now >= until || this.shared.clients.is_draining() {
                 tracing::debug!(%peer, "no CONNECT in time");
                 return Poll::Ready(());

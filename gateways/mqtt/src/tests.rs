@@ -21,7 +21,7 @@ impl Subject for OverTcp {
     type Gateway = Mqtt;
 
     fn config(listen: Listen) -> Config {
-        Config { listen }
+        Config { listen, ..Config::default() }
     }
 
     async fn client(address: SocketAddr) -> Box<dyn Any> {
