@@ -1,14 +1,16 @@
-//! Programs that nobody here wrote, as clients: mosquitto's, curl, and libraries of Python.
+//! Programs that nobody here wrote, as clients: mosquitto's, curl, and libraries of Python and JavaScript.
 
-use crate::harness::{Server, eventually};
+use crate::harness::{PATIENCE, Server, eventually, within};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 /// MQTT versions as mosquitto's clients name them.
+pub(crate) const V31: &str = "mqttv31";
 pub(crate) const V311: &str = "mqttv311";
 pub(crate) const V5: &str = "mqttv5";
 
@@ -49,7 +51,12 @@ impl Program {
 
     /// Waits until it says so.
     pub(crate) fn says(&mut self, part: &str) {
-        eventually(&format!("{} says {part:?}; so far {:?}", self.name, self.lines()), || {
+        self.says_within(part, PATIENCE);
+    }
+
+    /// The same, for what takes longer.
+    pub(crate) fn says_within(&mut self, part: &str, patience: Duration) {
+        within(patience, &format!("{} says {part:?}; so far {:?}", self.name, self.lines()), || {
             let said = self.lines().iter().any(|line| line.contains(part));
             let ended = self.child.try_wait().unwrap();
             let count = Arc::strong_count(&self.output);
@@ -107,6 +114,13 @@ pub(crate) fn mosquitto_sub_to_the_end(server: &Server, version: &str, arguments
 /// `mosquitto_pub` to its end.
 pub(crate) fn mosquitto_pub(server: &Server, version: &str, arguments: &[&str]) {
     Program::start(mosquitto("mosquitto_pub", server, version).args(arguments)).finish();
+}
+
+/// `mosquitto_pub` that has these lines on its standard input.
+pub(crate) fn mosquitto_pub_lines(server: &Server, version: &str, arguments: &[&str], lines: &[&str]) {
+    let mut program = Program::start(mosquitto("mosquitto_pub", server, version).arg("-l").args(arguments));
+    lines.iter().for_each(|line| program.hears(line));
+    program.finish();
 }
 
 fn mosquitto(program: &str, server: &Server, version: &str) -> Command {
@@ -171,6 +185,18 @@ pub(crate) fn python(script: &str, paho: u8, arguments: &[&str]) -> Program {
     if paho == 1 {
         command.env("PYTHONPATH", python.parent().expect("a folder").with_file_name("paho1"));
     }
+    Program::start(&mut command)
+}
+
+/// A JavaScript program of `tests/clients`, in node.
+pub(crate) fn node(script: &str, arguments: &[&str]) -> Program {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // scripts/test fills it and says where.
+    let modules = std::env::var_os("WAYSTATION_TEST_NODE_MODULES")
+        .map_or_else(|| root.join("target/node/node_modules"), Into::into);
+    assert!(modules.join("mqtt").is_dir(), "no mqtt.js in {} (scripts/test installs it)", modules.display());
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", modules).arg(root.join("tests/clients").join(script)).args(arguments);
     Program::start(&mut command)
 }
 

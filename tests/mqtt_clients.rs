@@ -163,6 +163,25 @@ fn pahos_will_comes_when_it_is_killed_and_not_when_it_says_goodbye() {
 }
 
 #[test]
+fn paho_publishes_json_periodically_and_averages_it() {
+    with_paho(|server, paho, version| {
+        let port = server.address("mqtt").port().to_string();
+        assert_eq!(python("periodic.py", paho, &[&port, version, "10"]).finish(), ["average 24.5"]);
+    });
+}
+
+#[test]
+fn gmqtt_speaks_both_versions() {
+    for version in ["3.1.1", "5"] {
+        let server = Server::start();
+        let port = server.address("mqtt").port().to_string();
+        let said = python("gmqtt_client.py", 2, &[&port, version]).finish();
+        // It complains of the connection that the test tears down.
+        assert!(said.iter().any(|line| line == "all read"), "{said:?}");
+    }
+}
+
+#[test]
 fn aiomqtt_consumes_the_json_it_produces() {
     let server = Server::start();
     let port = server.address("mqtt").port().to_string();

@@ -196,6 +196,19 @@ fn the_servers_aliases_keep_to_the_clients_maximum_and_stand_for_the_right_topic
     assert!(used > 0, "aliases are used");
 }
 
+#[test]
+fn a_qos_2_message_always_has_its_name() {
+    // Some clients forget at PUBREL what an alias alone stood for.
+    let server = Server::start();
+    let connect = Connect::new(V5, "client").property(property::two(property::TOPIC_ALIAS_MAXIMUM, 3));
+    let (mut client, _) = Client::connect(&server, &connect);
+    client.subscribe("topic/+", 2);
+    for _ in 0..3 {
+        client.publish(&Publish { topic: "topic/1", qos: 2, ..Default::default() });
+        assert_eq!(client.message().topic, "topic/1");
+    }
+}
+
 /// The topic that a client understands.
 fn meaning(heard: &Publication, known: &mut [Option<String>; 4], used: &mut u32) -> String {
     let Some(alias) = heard.properties.number(property::TOPIC_ALIAS) else { return heard.topic.clone() };

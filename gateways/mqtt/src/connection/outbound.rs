@@ -5,7 +5,7 @@ use super::{
     alias::{Naming, Outbound},
 };
 use crate::codec::{PacketType, Publication, ReasonCode, Version, encode_ack};
-use waystation_broker::{Budget, Delivery, Lsn, Pick, Stage, Tag, Taken};
+use waystation_broker::{Budget, Delivery, Lsn, Pick, Qos, Stage, Tag, Taken};
 
 /// Deliveries a connection takes before others get their turn.
 const BATCH: usize = 1_024;
@@ -91,7 +91,11 @@ impl Writer<'_> {
             return Taken::Sent;
         }
         let message = delivery.message;
-        let naming = self.aliases.as_ref().map_or(Naming::Full, |aliases| aliases.name(message.topic()));
+        let naming = match &self.aliases {
+            // QoS 2 has its name: mqtt.js forgets at PUBREL what an alias alone stood for.
+            Some(aliases) if delivery.qos != Qos::ExactlyOnce => aliases.name(message.topic()),
+            _ => Naming::Full,
+        };
         let (topic, alias) = match naming {
             Naming::Full => (message.topic().as_str(), None),
             Naming::Introduce(alias) => (message.topic().as_str(), Some(alias)),
