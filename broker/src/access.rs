@@ -1,8 +1,10 @@
 //! Who speaks, and what they may: the two ports the host fills.
 
 mod peer;
+mod rights;
 
 pub use peer::Peer;
+pub(crate) use rights::Rights;
 
 use crate::{
     clock::Time,
@@ -261,15 +263,6 @@ pub trait Authenticate: Send + Sync {
 pub trait Authorize: Send + Sync {
     /// Whether `who`, speaking as `client` (`None`: no client id on this road), may do this.
     fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool;
-}
-
-/// Rights as the core asks for them: its own are not in question.
-pub(crate) struct Rights(pub(crate) Arc<dyn Authorize>);
-
-impl Authorize for Rights {
-    fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool {
-        who.is_server() || self.0.may(who, client, action)
-    }
 }
 
 /// Lets everybody in, anonymously, whatever name is shown. Everybody may publish and subscribe; running the place is

@@ -6,7 +6,7 @@ use crate::{
     link::{Attached, Hello, Link, Lsn, Reason, Start, Takeover},
     message::Will,
     session::{
-        Incoming, KEPT, REJECTS, Session, State,
+        Incoming, KEPT, PRESENT, REJECTS, Session, State,
         signal::{DELIVERABLE, Signal},
     },
     store::Record,
@@ -47,7 +47,7 @@ impl Core {
         }
         if let Some(will) = &hello.will {
             // The rights are asked now, and again when it is fired.
-            if !self.may_publish(&principal, hello.client_id.as_ref(), &will.topic) {
+            if !self.rights.may_publish(&principal, hello.client_id.as_ref(), &will.topic, false) {
                 return Err(Refusal::WillRefused);
             }
         }
@@ -170,6 +170,7 @@ impl Core {
             let resend = state.inflight.rest();
             state.seldom.change(|seldom| {
                 (seldom.resend, seldom.ends) = (resend, None);
+                (seldom.lingers, seldom.present_until) = (hello.lingers, None);
                 if hello.options != crate::link::SessionOptions::default() {
                     seldom.options = hello.options;
                 }
@@ -184,6 +185,7 @@ impl Core {
                 records.push(Record::Ended(session.key));
             }
             session.set_trait(KEPT, self.store.keeps() && expiry > 0);
+            session.set_trait(PRESENT, true);
             if state.deliverable() {
                 signal.note(DELIVERABLE);
             }
@@ -278,7 +280,12 @@ impl Core {
                 u32::MAX => None,
                 expiry => Some(now.after(Duration::from_secs(expiry.into()))),
             };
-            state.seldom.change(|seldom| seldom.ends = ends);
+            let lingers = state.seldom.lingers;
+            state.seldom.change(|seldom| {
+                seldom.ends = ends;
+                seldom.present_until = (!lingers.is_zero()).then(|| now.after(lingers));
+            });
+            session.set_trait(PRESENT, !lingers.is_zero());
             let delay = state.will.as_ref().filter(|_| with_will).map(|will| will.delay_s.min(state.expiry));
             let will_now = match delay {
                 Some(0) => state.spend_will(),

@@ -1,7 +1,7 @@
 //! The broker: what all parts of the core share, and the views for whoever runs the place.
 
 use crate::{
-    access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal, Rights},
+    access::{AllowAll, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal, Rights},
     clock::{Clock, Time},
     documents::Documents,
     drops::{Dropped, Drops},
@@ -61,7 +61,7 @@ pub(crate) struct Core {
     pub(crate) budget: Budget,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) authenticate: Arc<dyn Authenticate>,
-    pub(crate) authorize: Arc<dyn Authorize>,
+    pub(crate) rights: Arc<Rights>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) router: Router,
     pub(crate) retained: RwLock<Retained>,
@@ -118,7 +118,7 @@ impl Broker {
         let epoch = u64::from(parts.store.epoch());
         let first = (epoch << NUMBER_BITS) + 1;
         let waiters = Arc::new(Waiters::default());
-        let authorize: Arc<dyn Authorize> = Arc::new(Rights(parts.authorize));
+        let rights = Arc::new(Rights::new(parts.authorize));
         let core = Core {
             budget: Budget {
                 limits: parts.limits,
@@ -128,8 +128,8 @@ impl Broker {
             },
             clock: parts.clock,
             authenticate: parts.authenticate,
-            router: Router::new(authorize.clone()),
-            authorize,
+            router: Router::new(rights.clone()),
+            rights,
             store: parts.store,
             retained: RwLock::default(),
             answers: Mutex::default(),
@@ -171,7 +171,7 @@ impl Broker {
     /// # Errors
     /// `who` may not read the topic.
     pub fn retained(&self, who: &Principal, topic: &Topic) -> Result<Option<Message>, Refusal> {
-        if !self.0.authorize.may(who, None, Action::Receive(topic)) {
+        if !self.0.rights.may_receive(who, None, topic) {
             return Err(Refusal::NotAuthorized);
         }
         Ok(self.0.retained.read().get(topic.as_str(), self.0.clock.now()).cloned())
@@ -190,7 +190,7 @@ impl Broker {
         let wanted = out.len() + limit;
         if limit > 0 {
             self.0.retained.read().scan(filter.pattern(), after, self.0.clock.now(), |message| {
-                if self.0.authorize.may(who, None, Action::Receive(message.topic())) {
+                if self.0.rights.may_receive(who, None, message.topic()) {
                     out.push(message.clone());
                 }
                 out.len() < wanted
@@ -232,13 +232,13 @@ impl Broker {
     /// Whether `who`, speaking from `peer`, may use what is meant for operators.
     #[must_use]
     pub fn may_admin(&self, who: &Principal, peer: Peer) -> bool {
-        self.0.authorize.may(who, None, Action::Admin(peer))
+        self.0.rights.may_admin(who, peer)
     }
 
     /// Whether `who`, speaking from `peer`, may make session `client` one with `overflow = "reject"`.
     #[must_use]
     pub fn may_reject(&self, who: &Principal, client: Option<&ClientId>, peer: Peer) -> bool {
-        self.0.authorize.may(who, client, Action::Reject(peer))
+        self.0.rights.may_reject(who, client, peer)
     }
 
     /// A named session's figures.

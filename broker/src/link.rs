@@ -16,6 +16,7 @@ use crate::{
 use std::{
     num::{NonZeroU16, NonZeroU32},
     sync::Arc,
+    time::Duration,
 };
 
 /// What a client says to come in.
@@ -39,6 +40,9 @@ pub struct Hello {
     pub window: u16,
     /// Whether QoS 0 is queued while the client is away.
     pub while_away: WhileAway,
+    /// How long the client counts as present after it has let go, for roads that let go after every call: a shared
+    /// subscription gives messages to members that are present.
+    pub lingers: Duration,
     /// Published if the link is lost.
     pub will: Option<Will>,
     /// Without a will of its own, the one that stayed with the resumed session is in force again (MQTT-SN 1.2 §6.3).
@@ -61,6 +65,7 @@ impl Hello {
             expiry: 0,
             window: u16::MAX,
             while_away: WhileAway::DropQos0,
+            lingers: Duration::ZERO,
             will: None,
             keeps_will: false,
             options: SessionOptions::default(),

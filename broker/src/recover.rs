@@ -106,6 +106,7 @@ impl Broker {
         for (key, draft) in drafts {
             self.finish(key, draft);
         }
+        self.0.router.forget_empty_groups();
     }
 
     /// Makes the session a draft stands for.
@@ -121,7 +122,8 @@ impl Broker {
         state.subscriptions = draft.subscriptions.into_values().collect();
         let mut account = Account::of_nobody(&core.budget);
         for (cursor, (message, place)) in draft.waiting {
-            let entry = place.into_entry(message, cursor, draft.sent.contains_key(&cursor));
+            let group = place.shared.as_ref().map_or(0, |filter| core.router.group(filter));
+            let entry = Entry { group, ..place.into_entry(message, cursor, draft.sent.contains_key(&cursor)) };
             match draft.sent.get(&cursor) {
                 Some(tag) => state.restore_sent(*tag, entry, draft.received.contains(&cursor), &mut account),
                 None => state.restore(entry, &mut account),
@@ -207,6 +209,7 @@ impl Placed {
             cursor,
             identifiers,
             lsn: crate::link::Lsn::default(),
+            group: 0,
             qos: self.qos,
             retain: self.retain,
             ready: true,

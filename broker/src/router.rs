@@ -1,16 +1,18 @@
 //! Who gets what: filters, sessions by index, and the routes worked out from them.
 
 pub(crate) mod retained;
+pub(crate) mod shared;
 pub(crate) mod trie;
 
 use crate::{
-    access::{Action, Authorize},
+    access::Rights,
     message::Qos,
     session::{Session, queue::Identifiers},
     topic::{Filter, Topic},
 };
 use hashbrown::HashMap;
 use parking_lot::RwLock;
+use shared::{Change, Groups, Shared};
 use std::{
     num::NonZeroU32,
     sync::{
@@ -34,12 +36,13 @@ pub(crate) struct Router {
     generation: AtomicU64,
     /// Of the rights alone.
     policy: AtomicU64,
-    authorize: Arc<dyn Authorize>,
+    rights: Arc<Rights>,
 }
 
 #[derive(Default)]
 struct Table {
     trie: Trie,
+    groups: Groups,
     /// By [`Session::id`]. Index 0 stays empty: it stands for "no session".
     sessions: Vec<Option<Arc<Session>>>,
     free: Vec<u32>,
@@ -56,7 +59,8 @@ struct Cache {
 pub(crate) struct Route {
     pub(crate) generation: u64,
     pub(crate) topic: Topic,
-    pub(crate) targets: Box<[Target]>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) shared: Vec<Shared>,
 }
 
 /// One session on a route.
@@ -67,17 +71,19 @@ pub(crate) struct Target {
     /// Every subscription that matched says No Local.
     pub(crate) no_local: bool,
     pub(crate) identifiers: Identifiers,
+    /// The group it was chosen for; zero for a subscription of its own.
+    pub(crate) group: u32,
 }
 
 impl Router {
-    pub(crate) fn new(authorize: Arc<dyn Authorize>) -> Self {
+    pub(crate) fn new(rights: Arc<Rights>) -> Self {
         let table = Table { sessions: vec![None], ..Table::default() };
         Self {
             table: RwLock::new(table),
             cache: RwLock::default(),
             generation: AtomicU64::new(1),
             policy: AtomicU64::new(1),
-            authorize,
+            rights,
         }
     }
 
@@ -118,9 +124,7 @@ impl Router {
     pub(crate) fn remove_session(&self, session: &Session, filters: impl Iterator<Item = Filter>) {
         let mut table = self.table.write();
         for filter in filters {
-            if table.trie.remove(filter.pattern(), session.id) {
-                table.subscriptions -= 1;
-            }
+            table.unsubscribe(&filter, session.id);
         }
         if table.sessions[session.id as usize].take().is_some() {
             table.free.push(session.id);
@@ -135,19 +139,23 @@ impl Router {
     }
 
     pub(crate) fn subscribe(&self, filter: &Filter, subscriber: Subscriber) {
-        let mut table = self.table.write();
-        if table.trie.insert(filter.pattern(), subscriber) {
-            table.subscriptions += 1;
-        }
+        self.table.write().subscribe(filter, subscriber);
         self.bump();
     }
 
     pub(crate) fn unsubscribe(&self, filter: &Filter, session: u32) {
-        let mut table = self.table.write();
-        if table.trie.remove(filter.pattern(), session) {
-            table.subscriptions -= 1;
-        }
+        self.table.write().unsubscribe(filter, session);
         self.bump();
+    }
+
+    /// The number of the group that shares `filter`, also while nobody is in it.
+    pub(crate) fn group(&self, filter: &Filter) -> u32 {
+        self.table.write().groups.number(filter)
+    }
+
+    /// Forgets the groups that nobody has joined.
+    pub(crate) fn forget_empty_groups(&self) {
+        self.table.write().groups.forget_empty();
     }
 
     pub(crate) fn subscriptions(&self) -> usize {
@@ -166,42 +174,29 @@ impl Router {
     }
 
     fn resolve(&self, topic: &Topic) -> Arc<Route> {
-        let mut matched = Vec::new();
-        let route = {
-            let table = self.table.read();
-            // Read under the lock: a subscription that comes later makes this route stale at once.
-            let generation = self.generation();
-            table.trie.matches(topic.as_str(), &mut matched);
-            matched.sort_unstable_by_key(|s| s.session);
-            let targets = matched
-                .chunk_by(|a, b| a.session == b.session)
-                .filter_map(|same| {
-                    let session = table.sessions.get(same[0].session as usize)?.as_ref()?;
-                    Some(Target::merge(session.clone(), same))
-                })
-                .collect::<Vec<_>>();
-            (generation, targets)
-        };
+        let mut route = self.table.read().route(topic, || self.generation());
         // Rights are asked for without the table's lock, which this may take a while.
-        let (generation, mut targets) = route;
-        targets.retain(|target| {
+        let may_receive = |target: &Target| {
             let principal = target.session.state.lock().principal.clone();
-            self.authorize.may(&principal, target.session.client.as_ref(), Action::Receive(topic))
-        });
-        let route = Arc::new(Route { generation, topic: topic.clone(), targets: targets.into() });
+            self.rights.may_receive(&principal, target.session.client.as_ref(), topic)
+        };
+        route.targets.retain(may_receive);
+        route.shared.iter_mut().for_each(|shared| shared.members.retain(may_receive));
+        route.shared.retain(|shared| !shared.members.is_empty());
+        let route = Arc::new(route);
         self.remember(&route);
         route
     }
 
     fn remember(&self, route: &Arc<Route>) {
         let mut cache = self.cache.write();
-        if cache.routes.len() >= CACHED_ROUTES || cache.targets + route.targets.len() > CACHED_TARGETS {
+        if cache.routes.len() >= CACHED_ROUTES || cache.targets + route.size() > CACHED_TARGETS {
             *cache = Cache::default();
         }
-        if route.targets.len() <= CACHED_TARGETS {
-            cache.targets += route.targets.len();
+        if route.size() <= CACHED_TARGETS {
+            cache.targets += route.size();
             if let Some(old) = cache.routes.insert(route.topic.clone(), route.clone()) {
-                cache.targets -= old.targets.len();
+                cache.targets -= old.size();
             }
         }
     }
@@ -213,10 +208,83 @@ impl Router {
         let mut targets = 0;
         cache.routes.retain(|_, route| {
             let keep = route.generation == generation;
-            targets += if keep { route.targets.len() } else { 0 };
+            targets += if keep { route.size() } else { 0 };
             keep
         });
         cache.targets = targets;
+    }
+}
+
+impl Table {
+    fn subscribe(&mut self, filter: &Filter, subscriber: Subscriber) {
+        let is_new = match filter.group() {
+            None => self.trie.insert(filter.pattern(), subscriber),
+            Some(_) => {
+                let (is_new, change) = self.groups.join(filter, subscriber);
+                self.apply(filter, &change);
+                is_new
+            }
+        };
+        self.subscriptions += usize::from(is_new);
+    }
+
+    fn unsubscribe(&mut self, filter: &Filter, session: u32) {
+        let was_there = match filter.group() {
+            None => self.trie.remove(filter.pattern(), session),
+            Some(_) => {
+                let (was_there, change) = self.groups.leave(filter, session);
+                self.apply(filter, &change);
+                was_there
+            }
+        };
+        self.subscriptions -= usize::from(was_there);
+    }
+
+    fn apply(&mut self, filter: &Filter, change: &Change) {
+        match change {
+            Change::Begins(group) => drop(self.trie.insert(filter.pattern(), *group)),
+            Change::Ends(group) => drop(self.trie.remove(filter.pattern(), *group)),
+            Change::None => {}
+        }
+    }
+
+    /// Who subscribed, whatever the rights say. The generation is read under the lock: a subscription that comes
+    /// later makes the route stale at once.
+    fn route(&self, topic: &Topic, generation: impl FnOnce() -> u64) -> Route {
+        let generation = generation();
+        let mut matched = Vec::new();
+        self.trie.matches(topic.as_str(), &mut matched);
+        matched.sort_unstable_by_key(|s| s.session);
+        // The numbers of groups are above those of sessions.
+        let (sessions, groups) = matched.split_at(matched.partition_point(|s| !s.is_group()));
+        let target = |same: &[Subscriber]| {
+            let session = self.sessions.get(same[0].session as usize)?.as_ref()?;
+            Some(Target::merge(session.clone(), same))
+        };
+        Route {
+            generation,
+            topic: topic.clone(),
+            targets: sessions.chunk_by(|a, b| a.session == b.session).filter_map(target).collect(),
+            shared: groups.iter().filter_map(|group| self.groups.resolve(group, target)).collect(),
+        }
+    }
+}
+
+impl Route {
+    /// Sessions that get what `publisher` (zero: no session) publishes; a group counts as one.
+    pub(crate) fn matched(&self, publisher: u32) -> u32 {
+        let targets = self.targets.iter().filter(|target| !target.is_own(publisher)).count();
+        u32::try_from(targets + self.shared.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether any session on it has one of these traits.
+    pub(crate) fn any(&self, traits: u8) -> bool {
+        let members = self.shared.iter().flat_map(|shared| &shared.members);
+        self.targets.iter().chain(members).any(|target| target.session.has(traits))
+    }
+
+    fn size(&self) -> usize {
+        self.targets.len() + self.shared.iter().map(|shared| shared.members.len()).sum::<usize>()
     }
 }
 
@@ -231,6 +299,12 @@ impl Target {
             retain_as_published: same.iter().any(|s| s.retain_as_published),
             no_local: same.iter().all(|s| s.no_local),
             identifiers: (!identifiers.is_empty()).then(|| ThinArc::from_header_and_slice((), &identifiers)),
+            group: 0,
         }
+    }
+
+    /// Whether `publisher` is not to get it, because it is its own.
+    pub(crate) fn is_own(&self, publisher: u32) -> bool {
+        self.no_local && publisher == self.session.id
     }
 }

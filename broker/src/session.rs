@@ -37,6 +37,8 @@ use std::{
 pub(crate) const KEPT: u8 = 1;
 /// [`Session::traits`]: it may refuse messages.
 pub(crate) const REJECTS: u8 = 2;
+/// [`Session::traits`]: its client is there, or may have been a moment ago.
+pub(crate) const PRESENT: u8 = 4;
 
 pub(crate) struct Session {
     /// Index in the router.
@@ -131,12 +133,24 @@ pub(crate) struct Budget {
     pub(crate) bytes: AtomicU64,
 }
 
+impl Budget {
+    /// Bytes of all queues, with what a visit added and freed.
+    pub(crate) fn bytes(&self, added: u64, freed: u64) -> u64 {
+        // Who took a message may be done with its visit before who put it there: for a moment the sum is negative.
+        let entered = self.bytes.load(Ordering::Relaxed).cast_signed();
+        let known = entered.saturating_add_unsigned(added).saturating_sub_unsigned(freed);
+        u64::try_from(known).unwrap_or(0)
+    }
+}
+
 /// A copy of a message on its way into a queue.
 pub(crate) struct Copy<'a> {
     pub(crate) message: &'a Message,
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) identifiers: &'a Identifiers,
+    /// As in [`Entry`].
+    pub(crate) group: u32,
 }
 
 /// Refused: the queue is full and its owner wants publishers to be told.
@@ -253,12 +267,11 @@ impl State {
         if self.ended {
             return Ok(None);
         }
-        let away = (self.signal.is_none() && self.while_away == WhileAway::DropQos0) || self.dozing;
-        if away && copy.qos == Qos::AtMostOnce {
+        if copy.qos == Qos::AtMostOnce && self.drops_qos_0() {
             return Ok(None);
         }
         let cost = copy.message.cost() as u64;
-        while self.is_full(account, cost) {
+        while self.is_full(&account.budget.limits, account.all_bytes(), cost) {
             match self.overflow(&account.budget.limits) {
                 Overflow::Reject if copy.qos != Qos::AtMostOnce => return Err(Full),
                 Overflow::DropOldest if self.drop_oldest(account) => {}
@@ -276,6 +289,7 @@ impl State {
             message: copy.message.clone(),
             cursor,
             identifiers: copy.identifiers.clone(),
+            group: copy.group,
             lsn: Lsn::default(),
             qos: copy.qos,
             retain: copy.retain,
@@ -294,11 +308,16 @@ impl State {
         will.map(|will| (self.principal.clone(), will))
     }
 
-    fn is_full(&self, account: &Account<'_>, cost: u64) -> bool {
-        let limits = &account.budget.limits;
+    /// Whether nothing of QoS 0 is queued now: its client is away, and nobody asked for that.
+    pub(crate) fn drops_qos_0(&self) -> bool {
+        (self.signal.is_none() && self.while_away == WhileAway::DropQos0) || self.dozing
+    }
+
+    /// Whether a message of this cost is too much, while all queues hold `all_bytes`.
+    pub(crate) fn is_full(&self, limits: &Limits, all_bytes: u64, cost: u64) -> bool {
         self.queued() >= self.max_messages(limits) as usize
             || self.bytes + cost > limits.max_queued_bytes
-            || account.all_bytes() + cost > limits.max_total_queued_bytes
+            || all_bytes + cost > limits.max_total_queued_bytes
     }
 
     fn drop_oldest(&mut self, account: &mut Account<'_>) -> bool {
@@ -340,7 +359,7 @@ impl State {
     }
 
     fn count_lost(&mut self, message: &Message, cause: DropCause, account: &mut Account<'_>) {
-        account.tally.get_or_insert_with(|| Box::new(Tally::new(self.traffic.clone()))).add(message.topic(), cause);
+        account.lose(message, cause, &self.traffic);
         self.dropped += 1;
         // The client is told of what a full queue cost it; it knows the rest, or asked for it.
         if cause == DropCause::QueueFull {
@@ -365,16 +384,26 @@ impl State {
         }
     }
 
-    /// Everything under way or waiting is lost with the session.
-    pub(crate) fn drop_all(&mut self, account: &mut Account<'_>) {
+    /// The session ends: everything under way or waiting is lost with it, but for what other members of a group are
+    /// to get in its place, which is given.
+    pub(crate) fn leave_behind(&mut self, account: &mut Account<'_>) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(self.queued());
-        self.queue.drain_through(Cursor(u64::MAX), |entry| entries.push(entry));
         let tags: Vec<Tag> = self.inflight.iter().map(|(tag, _)| tag).collect();
-        entries.extend(tags.into_iter().filter_map(|tag| self.inflight.remove(tag)).map(|sent| sent.entry));
-        for entry in entries {
-            self.drop_entry(&entry, DropCause::SessionEnded, account);
+        entries.extend(tags.into_iter().filter_map(|tag| self.inflight.remove(tag)).map(|sent| (sent.entry, true)));
+        self.queue.drain_through(Cursor(u64::MAX), |entry| entries.push((entry, false)));
+        let mut orphans = Vec::new();
+        for (entry, sent) in entries {
+            // A QoS 2 message that was sent goes to nobody else [MQTT-4.8.2-5].
+            if entry.group == 0 || (sent && entry.qos == Qos::ExactlyOnce) {
+                self.drop_entry(&entry, DropCause::SessionEnded, account);
+            } else {
+                self.give_back(&entry, account);
+                orphans.push(entry);
+            }
         }
+        orphans.sort_unstable_by_key(|entry| entry.cursor);
         self.seldom = Seldom::default();
+        orphans
     }
 
     /// Restores a recovered entry that had been handed out.
@@ -438,6 +467,11 @@ impl<'a> Account<'a> {
         self.copies = self.copies.wrapping_sub(1);
     }
 
+    /// Counts a message as lost, with the gateway its session came by last.
+    pub(crate) fn lose(&mut self, message: &Message, cause: DropCause, traffic: &Arc<Traffic>) {
+        self.tally.get_or_insert_with(|| Box::new(Tally::new(traffic.clone()))).add(message.topic(), cause);
+    }
+
     fn settle(&mut self, entry: &Entry) {
         if let Some(session) = self.session.filter(|_| self.kept && entry.qos != Qos::AtMostOnce) {
             self.records.push(Record::Settled(session.key, entry.cursor));
@@ -446,10 +480,7 @@ impl<'a> Account<'a> {
 
     /// Bytes of all queues, as far as this visit knows.
     fn all_bytes(&self) -> u64 {
-        // Who took a message may be done with its visit before who put it there: for a moment the sum is negative.
-        let entered = self.budget.bytes.load(Ordering::Relaxed).cast_signed();
-        let known = entered.saturating_add_unsigned(self.added).saturating_sub_unsigned(self.freed);
-        u64::try_from(known).unwrap_or(0)
+        self.budget.bytes(self.added, self.freed)
     }
 }
 

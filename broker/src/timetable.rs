@@ -142,7 +142,8 @@ impl Core {
     /// moment for it).
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, reason: Reason) -> Lsn {
         self.sessions.write().remove(session);
-        let (will, filters, was_kept) = {
+        let mut account = Account::unkept(&self.budget, session);
+        let (will, filters, orphans, traffic) = {
             let mut state = session.state.lock();
             if state.ended {
                 return Lsn::default();
@@ -153,11 +154,11 @@ impl Core {
                 signal.detach(reason);
                 self.disconnected(session, &state);
             }
-            state.drop_all(&mut Account::unkept(&self.budget, session));
+            let orphans = state.leave_behind(&mut account);
             let will = state.will.take().filter(|will| !will.stays || held.is_some());
             let will = will.map(|will| (will, state.principal.clone()));
             let filters = std::mem::take(&mut state.subscriptions);
-            (will, filters, session.has(KEPT))
+            (will, filters, orphans, state.traffic.clone())
         };
         self.router.remove_session(session, filters.into_iter().map(|s| s.filter));
         for due in [Due::Will, Due::End, Due::Credentials] {
@@ -166,6 +167,7 @@ impl Core {
         if let Some((will, principal)) = will {
             self.publish_will(session, &principal, &will);
         }
-        if was_kept { self.note(&mut vec![Record::Ended(session.key)]) } else { Lsn::default() }
+        let mut records: Vec<Record> = session.has(KEPT).then_some(Record::Ended(session.key)).into_iter().collect();
+        self.pass_on(&orphans, &traffic, &mut account, &mut records)
     }
 }

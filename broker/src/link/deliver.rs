@@ -2,7 +2,6 @@
 
 use super::{Budget, Cursor, Delivery, Link, Pick, Stage, Tag, Taken};
 use crate::{
-    access::Action,
     clock::Time,
     link::Lsn,
     message::{Message, Qos},
@@ -143,7 +142,7 @@ impl Round<'_> {
                     return false;
                 }
                 let who = (self.link.principal(), self.link.client_id());
-                if !self.link.core.authorize.may(who.0, who.1, Action::Receive(message.topic())) {
+                if !self.link.core.rights.may_receive(who.0, who.1, message.topic()) {
                     reached = Some(message.topic().clone());
                     return true;
                 }
@@ -152,6 +151,7 @@ impl Round<'_> {
                     cursor: state.next_cursor(),
                     identifiers: identifiers.clone(),
                     lsn: Lsn::default(),
+                    group: 0,
                     qos,
                     retain: true,
                     ready: true,
@@ -192,6 +192,7 @@ impl Round<'_> {
                     qos: entry.qos,
                     retain: true,
                     identifiers: entry.identifiers().into(),
+                    shared: None,
                 }],
                 incoming: None,
                 retained: false,
@@ -336,7 +337,7 @@ impl Round<'_> {
                     return false;
                 }
                 reached = Some(message.topic().clone());
-                if core.authorize.may(self.link.principal(), self.link.client_id(), Action::Receive(message.topic())) {
+                if core.rights.may_receive(self.link.principal(), self.link.client_id(), message.topic()) {
                     let qos = scan.subscription.qos.min(message.qos());
                     let cursor = state.next_cursor();
                     let identifiers = identifiers.clone();
@@ -345,6 +346,7 @@ impl Round<'_> {
                         cursor,
                         identifiers,
                         lsn: Lsn::default(),
+                        group: 0,
                         qos,
                         retain: true,
                         ready: true,
@@ -388,7 +390,7 @@ impl Round<'_> {
         // Rights are asked again only if something about them changed since the message was let in.
         let changed = state.policy != self.link.core.router.policy();
         let who = (self.link.principal(), self.link.client_id());
-        let may = || self.link.core.authorize.may(who.0, who.1, Action::Receive(message.topic()));
+        let may = || self.link.core.rights.may_receive(who.0, who.1, message.topic());
         (changed && !may()).then_some(DropCause::NotAuthorized)
     }
 

@@ -148,7 +148,7 @@ impl Link {
     /// # Errors
     /// The will's topic may not be published to.
     pub fn set_will(&mut self, will: Option<Will>) -> Result<Lsn, Refused> {
-        let may = |topic: &Topic| self.core.may_publish(self.principal(), self.client_id(), topic);
+        let may = |topic: &Topic| self.core.rights.may_publish(self.principal(), self.client_id(), topic, false);
         if will.as_ref().is_some_and(|will| !may(&will.topic)) {
             return Err(Refused::NotAuthorized);
         }

@@ -2,7 +2,6 @@
 
 use super::{Link, Lsn, Refused, RetainHandling, Subscription};
 use crate::{
-    access::Action,
     message::Qos,
     router::trie::Subscriber,
     session::{rare::Scan, signal::DELIVERABLE},
@@ -25,7 +24,7 @@ impl Link {
     fn subscribe_one(&mut self, wanted: &Subscription, records: &mut Vec<Record>) -> Result<Qos, Refused> {
         let limits = &self.core.budget.limits;
         let filter = &wanted.filter;
-        if filter.group().is_some() {
+        if filter.group().is_some() && !limits.shared_subscriptions {
             return Err(Refused::SharedNotSupported);
         }
         if filter.has_wildcard() && !limits.wildcard_subscriptions {
@@ -34,9 +33,7 @@ impl Link {
         if filter.levels() > limits.max_topic_levels {
             return Err(Refused::TooManyLevels);
         }
-        // Nobody may listen to the replies of others.
-        let reply = filter.pattern() == "$reply" || filter.pattern().starts_with("$reply/");
-        if reply || !self.core.authorize.may(self.principal(), self.client_id(), Action::Subscribe(filter)) {
+        if !self.core.rights.may_subscribe(self.principal(), self.client_id(), filter) {
             return Err(Refused::NotAuthorized);
         }
         let qos = wanted.qos.min(Qos::from_u8(limits.max_qos).unwrap_or(Qos::ExactlyOnce));
@@ -76,7 +73,8 @@ impl Link {
             RetainHandling::SendIfNew => is_new,
             RetainHandling::DoNotSend => false,
         };
-        if replay {
+        // A shared subscription begins without what is retained (§4.8.2).
+        if replay && filter.group().is_none() {
             // A scan of the same filter under way begins anew.
             state.seldom.change(|seldom| {
                 seldom.scans.retain(|scan| scan.subscription.filter != *filter);

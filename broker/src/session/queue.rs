@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) identifiers: Identifiers,
     /// Where the journal holds it; zero when it is not kept.
     pub(crate) lsn: Lsn,
+    /// The group of the shared subscription that it was queued for; zero for a subscription of the session's own.
+    pub(crate) group: u32,
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     /// False while the place is reserved and the journal has not taken the message: nothing behind it is handed out,
@@ -53,6 +55,11 @@ pub(crate) enum Lane {
 impl Queue {
     pub(crate) fn len(&self) -> usize {
         self.promised.len() + self.plain.len()
+    }
+
+    /// Messages of QoS 1 and 2.
+    pub(crate) fn promised(&self) -> usize {
+        self.promised.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -193,6 +200,7 @@ pub(crate) mod tests {
             cursor: Cursor(cursor),
             identifiers: None,
             lsn: Lsn(0),
+            group: 0,
             qos: Qos::AtLeastOnce,
             retain: false,
             ready: true,

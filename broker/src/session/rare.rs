@@ -6,7 +6,7 @@ use crate::{
     link::{SessionOptions, Subscription, Tag},
     topic::Topic,
 };
-use std::{collections::VecDeque, ops::Deref, sync::Arc};
+use std::{collections::VecDeque, ops::Deref, sync::Arc, time::Duration};
 
 /// See the module's documentation. Reads as [`Rare::NOTHING`] while there is nothing.
 #[derive(Default)]
@@ -25,6 +25,10 @@ pub(crate) struct Rare {
     pub(crate) missed_shown: u64,
     /// When the session ends, while its client is away.
     pub(crate) ends: Option<Time>,
+    /// How long its client counts as present after it has let go.
+    pub(crate) lingers: Duration,
+    /// Until when it does.
+    pub(crate) present_until: Option<Time>,
 }
 
 /// A subscription's way through the retained messages.
@@ -43,6 +47,8 @@ impl Rare {
         options: SessionOptions { max_queued_messages: None, overflow: None },
         missed_shown: 0,
         ends: None,
+        lingers: Duration::ZERO,
+        present_until: None,
     };
 
     fn is_nothing(&self) -> bool {
@@ -52,6 +58,8 @@ impl Rare {
             && self.options == SessionOptions::default()
             && self.missed_shown == 0
             && self.ends.is_none()
+            && self.lingers.is_zero()
+            && self.present_until.is_none()
     }
 }
 

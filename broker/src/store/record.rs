@@ -108,4 +108,6 @@ pub struct Placed {
     pub retain: bool,
     /// Subscription identifiers to deliver with.
     pub identifiers: Box<[NonZeroU32]>,
+    /// The shared subscription it was queued for, if it was.
+    pub shared: Option<Filter>,
 }

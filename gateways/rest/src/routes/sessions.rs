@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 use waystation_broker::{
     ClientId, Credentials, Filter, Hello, Link, Lsn, Overflow, Peer, Principal, Qos, Reason, Refused, RetainHandling,
@@ -29,6 +30,9 @@ use waystation_broker::{
 
 /// Seconds a session outlives its last call unless it says otherwise.
 const EXPIRY: u32 = 3_600;
+
+/// A reader counts as present for this long after its last call: a shared subscription serves those who are.
+const PRESENT_FOR: Duration = Duration::from_secs(60);
 
 /// Bytes of a body that describes a session.
 const MOST_BODY: usize = 4 << 20;
@@ -162,6 +166,7 @@ fn hello(app: &App, who: &Who, id: &ClientId) -> Hello {
     Hello {
         credentials: Credentials::Known(principal),
         while_away: WhileAway::KeepQos0,
+        lingers: PRESENT_FOR,
         ..Hello::new(Arc::clone(&app.gateway), peer, Some(id.clone()))
     }
 }
