@@ -19,5 +19,6 @@ mod roads;
 mod sessions;
 mod shutdown;
 mod tls;
+mod webhooks;
 mod websocket;
 mod wire;

@@ -1,5 +1,6 @@
 //! The `[gateways.rest]` table.
 
+use crate::webhook::{Declaration, MOST_WEBHOOKS};
 use serde::{Deserialize, Serialize};
 use waystation_kit::{InvalidConfig, Listen, tls::TlsFiles};
 
@@ -20,6 +21,11 @@ pub struct Config {
     pub max_bulk_bytes: usize,
     /// Whether the page at `/` is served.
     pub dashboard: bool,
+    /// Whether webhooks may go to loopback, link-local, private and other local addresses.
+    pub allow_private_targets: bool,
+    /// Webhooks; more can be made over the API.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhook: Vec<Declaration>,
     /// A second listener, over TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Secure>,
@@ -72,6 +78,8 @@ impl Default for Config {
             max_bulk_bytes: 67_108_864,
             dashboard: true,
             tls: None,
+            allow_private_targets: false,
+            webhook: Vec::new(),
         }
     }
 }
@@ -105,7 +113,34 @@ impl Config {
                 );
             }
         }
-        self.tls.as_ref().map_or(Ok(()), |tls| tls.files().check().map_err(below_tls))
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.files().check().map_err(below_tls))?;
+        self.check_webhooks()
+    }
+
+    fn check_webhooks(&self) -> Result<(), InvalidConfig> {
+        let wrong = |key: String, why: String| Err(InvalidConfig { key, why });
+        if self.webhook.len() > MOST_WEBHOOKS {
+            let why = format!("are {}; at most {MOST_WEBHOOKS} are right", self.webhook.len());
+            return wrong("webhook".into(), why);
+        }
+        for (index, declaration) in self.webhook.iter().enumerate() {
+            let key = |key: &str| format!("webhook[{index}].{key}");
+            let webhook = match declaration.check() {
+                Ok(webhook) => webhook,
+                Err(error) => return wrong(key(error.key), error.why),
+            };
+            if !self.allow_private_targets && webhook.is_private_address() {
+                let why = format!(
+                    "\"{}\" is a local address; it needs gateways.rest.allow_private_targets = true",
+                    declaration.shown_url()
+                );
+                return wrong(key("url"), why);
+            }
+            if self.webhook.iter().take(index).any(|before| before.name == declaration.name) {
+                return wrong(key("name"), format!("there is a webhook \"{}\" already", declaration.name));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the files it names.
@@ -145,6 +180,13 @@ mod tests {
             ("hosts = [\"broker:8080\"]", "hosts"),
             ("[tls]\nkey = \"key.pem\"", "tls.cert"),
             ("[tls]\ncert = \"cert.pem\"", "tls.key"),
+            ("[[webhook]]\nurl = \"https://example.com\"\nfilters = [\"a\"]", "webhook[0].name"),
+            ("[[webhook]]\nname = \"n\"\nurl = \"http://127.1\"\nfilters = [\"a\"]", "webhook[0].url"),
+            (
+                "[[webhook]]\nname = \"n\"\nurl = \"https://example.com\"\nfilters = [\"a\"]\n\
+                 [[webhook]]\nname = \"n\"\nurl = \"https://example.com\"\nfilters = [\"a\"]",
+                "webhook[1].name",
+            ),
         ] {
             assert_eq!(toml::from_str::<Config>(table).unwrap().check().unwrap_err().key, key);
         }

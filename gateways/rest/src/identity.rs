@@ -58,7 +58,7 @@ impl FromRequestParts<App> for Who {
 }
 
 /// Somebody who may use what is meant for operators.
-pub(crate) struct Admin;
+pub(crate) struct Admin(pub(crate) Who);
 
 impl FromRequestParts<App> for Admin {
     type Rejection = Problem;
@@ -66,7 +66,7 @@ impl FromRequestParts<App> for Admin {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let who = Who::from_request_parts(parts, app).await?;
         if who.may_admin(&app.broker) {
-            Ok(Self)
+            Ok(Self(who))
         } else {
             Err(Problem::Forbidden("the right `admin` is needed".into()))
         }

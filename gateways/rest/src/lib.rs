@@ -2,10 +2,10 @@
 //!
 //! It keeps no message state of its own. A publication is a [`waystation_broker::Publisher`] for the length of a
 //! request; a read of a session takes the session over for the length of a call; held reads and streams without a
-//! session are links on unnamed sessions. An answer leaves once what it promises is durable.
+//! session are links on unnamed sessions; a webhook is a link on a session of its own. An answer leaves once what it promises is durable.
 //!
 //! Where to look: `routes` has one file per resource, `front` what every request passes, `problem` every error,
-//! `wire` and `cursor` what clients see, `server` sockets and draining.
+//! `wire` and `cursor` what clients see, `webhook` what is pushed to them, `server` sockets and draining.
 
 mod body;
 mod conditional;
@@ -26,7 +26,9 @@ mod routes;
 mod server;
 mod state;
 mod wait;
+mod webhook;
 mod wire;
 
 pub use config::Config;
 pub use server::Rest;
+pub use webhook::Declaration as Webhook;

@@ -42,6 +42,8 @@ pub(crate) enum Problem {
     NoClient,
     /// No such gateway.
     NoGateway,
+    /// No such webhook.
+    NoWebhook,
     /// The path does not take this method.
     MethodNotAllowed,
     /// None of the media types asked for is served here.
@@ -54,6 +56,8 @@ pub(crate) enum Problem {
     OwnGateway,
     /// A gateway could not open what it needs.
     CannotStart(String),
+    /// The webhook stands in the configuration file.
+    WebhookOfFile,
     /// `If-Match` or `If-None-Match` does not hold.
     PreconditionFailed(Option<MessageId>),
     /// A message or a body is over its bound.
@@ -87,7 +91,7 @@ pub(crate) struct Details {
     kind: String,
     title: String,
     status: u16,
-    detail: String,
+    pub(crate) detail: String,
 }
 
 impl Problem {
@@ -107,12 +111,14 @@ impl Problem {
             Self::NoSession => ("no-session", StatusCode::NOT_FOUND),
             Self::NoClient => ("no-client", StatusCode::NOT_FOUND),
             Self::NoGateway => ("no-gateway", StatusCode::NOT_FOUND),
+            Self::NoWebhook => ("no-webhook", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable(_) => ("not-acceptable", StatusCode::NOT_ACCEPTABLE),
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT),
             Self::SessionInUse => ("session-in-use", StatusCode::CONFLICT),
             Self::OwnGateway => ("own-gateway", StatusCode::CONFLICT),
             Self::CannotStart(_) => ("cannot-start", StatusCode::CONFLICT),
+            Self::WebhookOfFile => ("webhook-of-file", StatusCode::CONFLICT),
             Self::PreconditionFailed(_) => ("precondition-failed", StatusCode::PRECONDITION_FAILED),
             Self::TooLarge(_) => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::UriTooLong => ("uri-too-long", StatusCode::URI_TOO_LONG),
@@ -148,12 +154,14 @@ impl Problem {
             Self::NoSession => "There is no such session",
             Self::NoClient => "No such client is connected",
             Self::NoGateway => "There is no such gateway",
+            Self::NoWebhook => "There is no such webhook",
             Self::MethodNotAllowed => "The path does not take this method",
             Self::NotAcceptable(_) => "None of the accepted media types is served here",
             Self::RequestTimeout => "The body came too slowly",
             Self::SessionInUse => "The session is in use",
             Self::OwnGateway => "This gateway carries the request",
             Self::CannotStart(_) => "The gateway cannot start",
+            Self::WebhookOfFile => "The webhook stands in the configuration file",
             Self::PreconditionFailed(_) => "The state is another",
             Self::TooLarge(_) => "Too large",
             Self::UriTooLong => "The request target is too long",
@@ -199,6 +207,8 @@ impl Problem {
             Self::NoGateway => "GET /v1/gateways lists those of the configuration".into(),
             Self::OwnGateway => "switch it off by another road, or in the configuration".into(),
             Self::MethodNotAllowed => "the header Allow names the methods that are".into(),
+            Self::NoWebhook => "make it with PUT /v1/webhooks/{name}".into(),
+            Self::WebhookOfFile => "change it there, below gateways.rest.webhook, and reload with SIGHUP".into(),
             Self::RequestTimeout => "the connection is closed; send the request again".into(),
             Self::SessionInUse => "a client of another gateway is connected under this id; \
                  a read with takeover=true takes the session over"

@@ -1,7 +1,10 @@
 //! Query strings and paths: decoded once, strictly, and nothing in them ignored.
 
-use crate::{identity::Admin, problem::Problem, state::App};
-use axum::{extract::FromRequestParts, http::request::Parts};
+use crate::{identity::Admin, problem::Problem, state::App, webhook::dead};
+use axum::{
+    extract::FromRequestParts,
+    http::{Method, request::Parts},
+};
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, str::FromStr};
 use waystation_broker::{ClientId, Topic};
@@ -103,7 +106,7 @@ impl<S: Sync> FromRequestParts<S> for PathName {
     }
 }
 
-/// The session that stands in the path after `/v1/sessions/`.
+/// The session that stands in the path after `/v1/sessions/`: a client's, or for operators one of dead letters.
 #[derive(Debug)]
 pub(crate) struct SessionPath(pub(crate) ClientId);
 
@@ -111,14 +114,20 @@ impl FromRequestParts<App> for SessionPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let PathName(name) = PathName::from_request_parts(parts, app).await?;
+        let rest = parts.uri.path().strip_prefix("/v1/sessions/").unwrap_or_default();
+        // A dead-letter session's name holds a slash, which may stand there as it is.
+        let end = match rest.strip_prefix(dead::SESSIONS) {
+            Some(name) => dead::SESSIONS.len() + name.find('/').unwrap_or(name.len()),
+            None => rest.find('/').unwrap_or(rest.len()),
+        };
+        let id = decode(&rest[..end])?;
         let bad = |why: &str| Problem::BadRequest(format!("the session id {why}"));
-        let id = ClientId::new(&name).ok_or_else(|| bad("is empty, longer than 65535 bytes, or holds U+0000"))?;
+        let id = ClientId::new(&id).ok_or_else(|| bad("is empty, longer than 65535 bytes, or holds U+0000"))?;
         if id.is_own() {
-            // Dead letters are there to be read, by operators.
-            if !name.starts_with("$dead/") {
+            if !id.as_str().starts_with(dead::SESSIONS) || parts.method == Method::PUT {
                 return Err(bad("begins with `$`; those are the server's own"));
             }
+            // Dead letters are there to be read, by operators.
             Admin::from_request_parts(parts, app).await?;
         }
         Ok(Self(id))

@@ -6,6 +6,7 @@ pub(crate) mod messages;
 pub(crate) mod sessions;
 pub(crate) mod stream;
 pub(crate) mod topics;
+pub(crate) mod webhooks;
 
 use crate::{media, problem::Problem, query::Query, state::App};
 use axum::{
@@ -28,7 +29,13 @@ pub(crate) fn all() -> Router<App> {
         .route("/v1/messages", post(messages::publish))
         .route("/v1/sessions/{id}/messages", get(sessions::read::messages))
         .route("/v1/sessions/{id}/ack", post(sessions::read::acknowledge))
+        // The name of a dead-letter session with its slash as it is; `$dead%2F{name}` goes the way of all others.
+        .route("/v1/sessions/$dead/{name}", get(sessions::show).delete(sessions::end))
+        .route("/v1/sessions/$dead/{name}/messages", get(sessions::read::messages))
+        .route("/v1/sessions/$dead/{name}/ack", post(sessions::read::acknowledge))
         .route("/v1/stream", get(stream::open))
+        .route("/v1/webhooks", get(webhooks::list))
+        .route("/v1/webhooks/{name}", put(webhooks::set).get(webhooks::show).delete(webhooks::end))
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
 }

@@ -56,6 +56,8 @@ impl Gateway for Rest {
             tls = Some(loaded);
         }
         let app = App::new(cx.broker, cx.host, Arc::clone(&cx.name), config.clone());
+        // From the ready line on, webhooks miss nothing.
+        app.webhooks.open(&app).await;
         Ok(Self { app, config, name: cx.name, doors, tls })
     }
 
@@ -74,6 +76,7 @@ impl Gateway for Rest {
             let acceptor = listener.acceptor()?;
             acceptors.spawn(accept(acceptor, tls, app.clone(), router.clone(), Arc::clone(&places)));
         }
+        app.webhooks.start(&app);
         let deadline = loop {
             match control.next().await {
                 Command::Drain { deadline } => break deadline,
@@ -84,6 +87,7 @@ impl Gateway for Rest {
                     if let Some((tls, files)) = tls.as_ref().zip(new.tls.as_ref()) {
                         tls.reload(&files.files());
                     }
+                    app.webhooks.reload(&app, &new).await;
                     app.configure(new);
                 }
             }
@@ -91,6 +95,7 @@ impl Gateway for Rest {
         app.drain();
         // Each acceptor stops accepting by itself and returns when its last connection is gone.
         let gone = async { while acceptors.join_next().await.is_some() {} };
+        app.webhooks.stop(deadline).await;
         if tokio::time::timeout_at(deadline, gone).await.is_err() {
             tracing::info!(gateway = %name, "some clients did not leave in time; their connections are cut");
         }

@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use crate::{config::Config, readers::Readers};
+use crate::{config::Config, readers::Readers, webhook::Webhooks};
 use parking_lot::RwLock;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ pub(crate) struct Shared {
     /// The gateway's name, which sessions are held by.
     pub(crate) gateway: Arc<str>,
     pub(crate) readers: Readers,
+    pub(crate) webhooks: Webhooks,
     config: RwLock<Arc<Config>>,
     draining: watch::Sender<bool>,
 }
@@ -54,6 +55,7 @@ impl App {
             host,
             gateway,
             readers: Readers::default(),
+            webhooks: Webhooks::default(),
             config: RwLock::new(Arc::new(config)),
             draining: watch::Sender::new(false),
         }))

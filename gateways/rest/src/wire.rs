@@ -222,8 +222,8 @@ fn no_user_properties(user: &&[(Box<str>, Box<str>)]) -> bool {
 pub(crate) struct Kept {
     pub(crate) message: Message,
     pub(crate) cursor: Option<Cursor>,
-    qos: Qos,
-    retain: bool,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
     redelivered: bool,
     expiry: Option<u32>,
 }
@@ -293,6 +293,11 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn new(who: &Who, broker: &Broker) -> Self {
         Self { admin: who.may_admin(broker), user: who.principal.name().map(Into::into) }
+    }
+
+    /// Whoever runs the place.
+    pub(crate) fn operator() -> Self {
+        Self { admin: true, user: None }
     }
 
     /// The publisher's client id is for operators and for its own user.

@@ -9,6 +9,7 @@ use crate::{
     problem::Problem,
     query::{Query, SessionPath},
     state::App,
+    webhook::dead,
     wire,
 };
 use axum::{
@@ -24,8 +25,8 @@ use std::{
     time::Duration,
 };
 use waystation_broker::{
-    ClientId, Credentials, Filter, Hello, Link, Lsn, Overflow, Peer, Principal, Qos, Reason, Refused, RetainHandling,
-    SessionInfo, SessionOptions, Start, Subscription, Takeover, WhileAway,
+    ClientId, Credentials, Filter, Hello, Link, Lsn, Overflow, Qos, Reason, Refused, RetainHandling, SessionInfo,
+    SessionOptions, Start, Subscription, Takeover, WhileAway,
 };
 
 /// Seconds a session outlives its last call unless it says otherwise.
@@ -132,7 +133,7 @@ fn subscriptions(wanted: &[Wanted]) -> Result<Vec<Subscription>, Problem> {
 }
 
 /// Makes `wanted` the session's subscriptions. If one of them is refused, they stay as they were.
-fn subscribe(link: &mut Link, mut wanted: Vec<Subscription>) -> Result<Lsn, Refused> {
+pub(crate) fn subscribe(link: &mut Link, mut wanted: Vec<Subscription>) -> Result<Lsn, Refused> {
     let before: HashMap<Filter, Subscription> =
         link.subscriptions().into_iter().map(|subscription| (subscription.filter.clone(), subscription)).collect();
     let kept: HashSet<&Filter> = wanted.iter().map(|new| &new.filter).collect();
@@ -160,14 +161,15 @@ fn subscribe(link: &mut Link, mut wanted: Vec<Subscription>) -> Result<Lsn, Refu
 
 /// How a call comes to the session `id`: what is not said here is as the session has it.
 fn hello(app: &App, who: &Who, id: &ClientId) -> Hello {
-    // One of the server's own is opened by the server, on behalf of an operator.
-    let (principal, peer) =
-        if id.is_own() { (Principal::server(), Peer::INTERNAL) } else { (who.principal.clone(), who.peer) };
+    if id.is_own() {
+        // Asked for by an operator: the path was taken apart by then.
+        return dead::hello(app, id.clone());
+    }
     Hello {
-        credentials: Credentials::Known(principal),
+        credentials: Credentials::Known(who.principal.clone()),
         while_away: WhileAway::KeepQos0,
         lingers: PRESENT_FOR,
-        ..Hello::new(Arc::clone(&app.gateway), peer, Some(id.clone()))
+        ..Hello::new(Arc::clone(&app.gateway), who.peer, Some(id.clone()))
     }
 }
 

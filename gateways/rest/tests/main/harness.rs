@@ -47,7 +47,17 @@ impl Authorize for Local {
 
 async fn start(limits: Limits, config: Config, host: Option<Arc<dyn Host>>) -> Server {
     let clock = Arc::new(ManualClock::default());
-    let broker = Broker::new(Parts { authorize: Arc::new(Local), ..Parts::in_memory(limits, clock.clone()) });
+    let parts = Parts { authorize: Arc::new(Local), ..Parts::in_memory(limits, clock.clone()) };
+    serve_parts(parts, clock, config, host).await
+}
+
+pub(crate) async fn serve_parts(
+    parts: Parts,
+    clock: Arc<ManualClock>,
+    config: Config,
+    host: Option<Arc<dyn Host>>,
+) -> Server {
+    let broker = Broker::new(parts);
     let mut scene = Scene::with_broker("rest", broker.clone());
     if let Some(host) = host {
         scene.cx.host = host;

@@ -10,3 +10,4 @@ mod idempotency;
 mod messages;
 mod sessions;
 mod topics;
+mod webhooks;
