@@ -7,7 +7,7 @@ use crate::{
     link::{Attached, Hello, Link, Lsn, Reason, Start, Takeover},
     message::Will,
     session::{
-        Incoming, KEPT, PRESENT, REJECTS, Session, State,
+        Incoming, KEPT, PRESENT, PROPERTIES, REJECTS, Session, State,
         signal::{DELIVERABLE, Signal},
     },
     store::Record,
@@ -194,6 +194,7 @@ impl Core {
             state.dozing = false;
             let rejects = state.overflow(limits) == Overflow::Reject;
             session.set_trait(REJECTS, rejects);
+            session.set_trait(PROPERTIES, hello.properties);
             if session.has(KEPT) && expiry == 0 {
                 // From now on it dies with its connection: nothing of it is worth keeping.
                 records.push(Record::Ended(session.key));
@@ -281,6 +282,7 @@ impl Core {
                 return;
             }
             state.signal = None;
+            session.set_trait(PROPERTIES, false);
             signal.detach(Reason::TakenOver);
             self.disconnected(session, state);
             state.queue.shrink();

@@ -11,9 +11,9 @@ use crate::{
     message::{Message, Origin, Publish, Qos},
     metrics::Metrics,
     publisher::Publisher,
-    router::{Router, retained::Retained},
+    router::{Router, Target, retained::Retained},
     session::{
-        Budget, Session,
+        Budget, PROPERTIES, Session,
         registry::Registry,
         signal::{ROOM, Signal},
     },
@@ -331,6 +331,17 @@ impl Broker {
         self.0.retained.read().len()
     }
 
+    /// Who would get a message on `topic`.
+    #[must_use]
+    pub fn audience(&self, topic: &Topic) -> Audience {
+        let route = self.0.router.route(topic);
+        let is_plain = |target: &Target| !target.session.has(PROPERTIES);
+        let groups = route.shared.iter().filter(|group| !group.members.is_empty());
+        let plain_groups = groups.clone().filter(|group| group.members.iter().any(is_plain)).count();
+        let plain = route.targets.iter().filter(|target| is_plain(target)).count();
+        Audience { sessions: route.targets.len() + groups.count(), plain: plain + plain_groups }
+    }
+
     /// Clients connected now, all roads.
     #[must_use]
     pub fn connected(&self) -> u32 {
@@ -451,6 +462,16 @@ impl Listener for Waiters {
             signal.raise(ROOM);
         }
     }
+}
+
+/// Who would get a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audience {
+    /// Sessions that match; of a shared subscription's, one.
+    pub sessions: usize,
+    /// Those of them whose client is away, or came by a road that carries no properties (of a shared subscription's,
+    /// any).
+    pub plain: usize,
 }
 
 /// A session's figures.

@@ -47,6 +47,8 @@ pub struct Hello {
     pub will: Option<Will>,
     /// Without a will of its own, the one that stayed with the resumed session is in force again (MQTT-SN 1.2 §6.3).
     pub keeps_will: bool,
+    /// Whether the client's road carries a message's properties, a response topic among them (MQTT 5).
+    pub properties: bool,
     /// The session's own bounds, where it has any.
     pub options: SessionOptions,
 }
@@ -68,6 +70,7 @@ impl Hello {
             lingers: Duration::ZERO,
             will: None,
             keeps_will: false,
+            properties: false,
             options: SessionOptions::default(),
         }
     }

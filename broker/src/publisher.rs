@@ -175,6 +175,12 @@ impl Publisher {
         self.last.insert(Last { route, may_publish, policy })
     }
 
+    /// Whether a message to this topic would be let in, as far as the rights go.
+    pub fn may_publish(&mut self, topic: &Topic) -> bool {
+        let route = self.core.router.route(topic);
+        self.go(route).may_publish
+    }
+
     /// Keeps a message for the next flush; `token` comes back in its receipt.
     ///
     /// # Errors

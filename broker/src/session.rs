@@ -39,6 +39,8 @@ pub(crate) const KEPT: u8 = 1;
 pub(crate) const REJECTS: u8 = 2;
 /// [`Session::traits`]: its client is there, or may have been a moment ago.
 pub(crate) const PRESENT: u8 = 4;
+/// [`Session::traits`]: the road of its present holder carries properties.
+pub(crate) const PROPERTIES: u8 = 8;
 
 pub(crate) struct Session {
     /// Index in the router.

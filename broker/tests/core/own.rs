@@ -40,6 +40,49 @@ fn documents_survive_once_they_are_durable() {
 }
 
 #[test]
+fn an_open_reply_topic_takes_answers_from_everybody_and_is_read_by_the_server_only() {
+    let clock = std::sync::Arc::new(ManualClock::default());
+    let limits = Limits::default();
+    let broker = Broker::new(Parts { authorize: std::sync::Arc::new(Nothing), ..Parts::in_memory(limits, clock) });
+    let answer = || {
+        let mut publisher = broker.publisher(&"test".into(), Principal::anonymous(), None);
+        let topic = Topic::parse("$reply/1").unwrap();
+        publisher.stage(Publish::new(topic, b"42", Qos::AtMostOnce), 0).map(|()| publisher.flush(&mut Vec::new()))
+    };
+    assert_eq!(answer(), Err(Refused::NotAuthorized));
+    let mut waiting = now(broker.attach(own_hello(Principal::server()))).unwrap().link;
+    subscribe(&mut waiting, "$reply/1", Qos::AtMostOnce);
+    assert!(answer().is_ok());
+    assert_eq!(texts(&take(&mut waiting, Pick::Unsent)), ["42"]);
+    waiting.detach(Detach::Clean);
+    broker.end_session(&ClientId::new("$webhook/a").unwrap(), Reason::SessionEnded);
+    assert_eq!(answer(), Err(Refused::NotAuthorized), "it is closed");
+
+    let broker = Broker::new(Parts::in_memory(Limits::default(), std::sync::Arc::new(ManualClock::default())));
+    let mut link = now(broker.attach(own_hello(Principal::anonymous()))).unwrap().link;
+    for filter in ["$reply/1", "$reply/#", "$reply"] {
+        let mut granted = Vec::new();
+        link.subscribe(&[Subscription::new(Filter::parse(filter).unwrap(), Qos::AtMostOnce)], &mut granted);
+        assert_eq!(granted, [Err(Refused::NotAuthorized)], "{filter}");
+    }
+}
+
+#[test]
+fn an_audience_tells_who_gets_properties() {
+    let world = World::new();
+    let topic = Topic::parse("t").unwrap();
+    assert_eq!(world.broker.audience(&topic), Audience { sessions: 0, plain: 0 });
+    let mut plain = world.resident("plain");
+    subscribe(&mut plain, "t", Qos::AtMostOnce);
+    let hello = Hello { start: Start::Resume, expiry: 60, properties: true, ..world.hello("rich") };
+    let mut rich = world.attach(hello).link;
+    subscribe(&mut rich, "#", Qos::AtMostOnce);
+    assert_eq!(world.broker.audience(&topic), Audience { sessions: 2, plain: 1 });
+    rich.detach(Detach::Clean);
+    assert_eq!(world.broker.audience(&topic), Audience { sessions: 2, plain: 2 }, "its client is away");
+}
+
+#[test]
 fn the_server_itself_is_refused_nothing() {
     let clock = std::sync::Arc::new(ManualClock::default());
     let limits = Limits { max_topic_levels: 2, max_session_expiry: 0, ..Limits::default() };

@@ -124,6 +124,7 @@ fn read(
     hello.expiry = expiry;
     hello.window = properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
     hello.while_away = WhileAway::DropQos0;
+    hello.properties = connect.version == Version::V5;
     hello.will = connect.will.as_ref().map(|will| read_will(will, limits)).transpose()?;
     let terms = Terms {
         version: connect.version,
