@@ -1,6 +1,9 @@
 //! One connection: TLS or not, HTTP/1.1 or HTTP/2, and what it may cost.
 
-use crate::state::{App, Connection};
+use crate::{
+    counted::Counted,
+    state::{App, Connection},
+};
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -94,7 +97,8 @@ where
         .keep_alive_timeout(PONG_WITHIN)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let mut server = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let stream = TokioIo::new(Counted::new(stream, app.traffic.clone()));
+    let mut server = pin!(builder.serve_connection(stream, service));
     let result = {
         let mut drained = pin!(app.drained());
         // Whether it is HTTP/2 shows in the first bytes, for which nobody else counts the seconds.

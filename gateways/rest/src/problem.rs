@@ -76,6 +76,10 @@ pub(crate) enum Problem {
     Busy(String),
     /// The server stops.
     Stopping,
+    /// A request reached nobody who could answer.
+    NobodyListens,
+    /// A request was not answered in time.
+    NoReply,
     /// The store cannot write.
     StoreFull,
     /// Our mistake.
@@ -128,6 +132,8 @@ impl Problem {
             Self::QuotaExceeded(_) => ("quota-exceeded", StatusCode::TOO_MANY_REQUESTS),
             Self::Busy(_) => ("busy", StatusCode::SERVICE_UNAVAILABLE),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE),
+            Self::NobodyListens => ("nobody-listens", StatusCode::SERVICE_UNAVAILABLE),
+            Self::NoReply => ("no-reply", StatusCode::GATEWAY_TIMEOUT),
             Self::StoreFull => ("store-full", StatusCode::INSUFFICIENT_STORAGE),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Other(status) => ("other", *status),
@@ -171,6 +177,8 @@ impl Problem {
             Self::QuotaExceeded(_) => "A quota is used up",
             Self::Busy(_) => "The server is busy",
             Self::Stopping => "The server is stopping",
+            Self::NobodyListens => "Nobody listens",
+            Self::NoReply => "There was no reply in time",
             Self::StoreFull => "The store cannot write",
             Self::Internal => "Internal error",
             Self::Other(status) => status.canonical_reason().unwrap_or("Error"),
@@ -222,6 +230,8 @@ impl Problem {
                 "in the last ten minutes another request came with this key; a new request needs a new key".into()
             }
             Self::Stopping => "try again in a moment".into(),
+            Self::NobodyListens => "nobody is subscribed to the topic; the request was not sent".into(),
+            Self::NoReply => "the request was sent; raise `timeout` if its answer takes longer".into(),
             Self::StoreFull => "the data folder is full or failing; nothing was stored".into(),
             Self::Internal => "the server made a mistake; its log may tell more".into(),
             Self::Other(status) => status.canonical_reason().unwrap_or("no more is known").to_lowercase(),

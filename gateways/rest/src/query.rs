@@ -80,7 +80,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// The topic that stands in the path below `/v1/topics/`. Taken from the request target as it came: no level is
+/// The topic that stands in the path below `/v1/topics/` or `/v1/request/`. Taken from the request target as it came: no level is
 /// dropped, joined or resolved.
 #[derive(Debug)]
 pub(crate) struct TopicPath(pub(crate) Topic);
@@ -89,7 +89,8 @@ impl<S: Sync> FromRequestParts<S> for TopicPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let rest = parts.uri.path().strip_prefix("/v1/topics/").unwrap_or_default();
+        let path = parts.uri.path();
+        let rest = path.strip_prefix("/v1/topics/").or_else(|| path.strip_prefix("/v1/request/")).unwrap_or_default();
         Ok(Self(Topic::parse(&decode(rest)?)?))
     }
 }

@@ -1,8 +1,10 @@
 //! What is served where.
 
 pub(crate) mod clients;
+pub(crate) mod figures;
 pub(crate) mod gateways;
 pub(crate) mod messages;
+pub(crate) mod request;
 pub(crate) mod sessions;
 pub(crate) mod stream;
 pub(crate) mod topics;
@@ -36,6 +38,9 @@ pub(crate) fn all() -> Router<App> {
         .route("/v1/stream", get(stream::open))
         .route("/v1/webhooks", get(webhooks::list))
         .route("/v1/webhooks/{name}", put(webhooks::set).get(webhooks::show).delete(webhooks::end))
+        .route("/v1/request/", post(request::ask))
+        .route("/v1/request/{*topic}", post(request::ask))
+        .route("/metrics", get(figures::metrics))
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
 }
@@ -51,6 +56,7 @@ fn lists() -> Router<App> {
         .route("/v1/gateways", get(gateways::list))
         .route("/v1/gateways/{name}", put(gateways::switch))
         .route("/v1/bridges", get(gateways::bridges))
+        .route("/v1/drops", get(figures::drops))
         .route_layer(middleware::from_fn(media::json_only))
 }
 

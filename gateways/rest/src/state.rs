@@ -1,10 +1,10 @@
 //! What all requests share.
 
-use crate::{config::Config, readers::Readers, webhook::Webhooks};
+use crate::{config::Config, readers::Readers, routes::request::Turns, webhook::Webhooks};
 use parking_lot::RwLock;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
-use waystation_broker::{Broker, Peer};
+use waystation_broker::{Broker, Peer, Traffic};
 use waystation_kit::Host;
 
 /// What all requests share. Cheap to clone.
@@ -20,6 +20,9 @@ pub(crate) struct Shared {
     pub(crate) gateway: Arc<str>,
     pub(crate) readers: Readers,
     pub(crate) webhooks: Webhooks,
+    pub(crate) turns: Turns,
+    /// What goes through this gateway.
+    pub(crate) traffic: Arc<Traffic>,
     config: RwLock<Arc<Config>>,
     draining: watch::Sender<bool>,
 }
@@ -51,11 +54,13 @@ impl Connection {
 impl App {
     pub(crate) fn new(broker: Broker, host: Arc<dyn Host>, gateway: Arc<str>, config: Config) -> Self {
         Self(Arc::new(Shared {
+            traffic: broker.traffic(&gateway),
             broker,
             host,
             gateway,
             readers: Readers::default(),
             webhooks: Webhooks::default(),
+            turns: Turns::default(),
             config: RwLock::new(Arc::new(config)),
             draining: watch::Sender::new(false),
         }))

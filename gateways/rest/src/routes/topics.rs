@@ -94,7 +94,12 @@ pub(crate) async fn clear(
 }
 
 /// The message that a request describes.
-fn message<'a>(head: &Parts, topic: Topic, mut query: Query, payload: &'a [u8]) -> Result<Publish<'a>, Problem> {
+pub(crate) fn message<'a>(
+    head: &Parts,
+    topic: Topic,
+    mut query: Query,
+    payload: &'a [u8],
+) -> Result<Publish<'a>, Problem> {
     let headers = &head.headers;
     let sets = head.method == Method::PUT;
     let qos = wire::qos(query.parsed("qos", "0, 1 or 2")?.unwrap_or(1)).map_err(Problem::BadQuery)?;
@@ -274,8 +279,15 @@ fn unreadable(refusal: Refusal) -> Problem {
     }
 }
 
-/// The payload as it is, described by headers.
+/// The state, with what names it.
 fn full(state: &Message) -> Response {
+    let mut response = payload(state);
+    validators(&mut response, state);
+    response
+}
+
+/// A message's payload as it is, described by headers.
+pub(crate) fn payload(state: &Message) -> Response {
     let mut response = state.payload().to_vec().into_response();
     let kind = state
         .properties()
@@ -289,7 +301,6 @@ fn full(state: &Message) -> Response {
     // Whoever may publish chooses bytes and type: a browser must neither guess nor run them as a page of ours.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-    validators(&mut response, state);
     response
 }
 

@@ -141,9 +141,50 @@ async fn gateways_are_listed_and_switched_and_bridges_shown() {
 }
 
 #[tokio::test]
+async fn what_was_lost_is_listed_with_its_cause_latest_first() {
+    let server = serve().await;
+    server.put("/v1/sessions/small", r##"{"subscriptions":[{"filter":"#"}],"max_queued_messages":1}"##).await;
+    for topic in ["a", "a", "b", "b", "b"] {
+        server.post(&format!("/v1/topics/{topic}"), "x").await;
+    }
+    let page = json(server.get("/v1/drops?limit=1").await).await;
+    let line = &page["drops"][0];
+    assert_eq!((&line["topic"], &line["client"], &line["count"]), (&"b".into(), &"small".into(), &2.into()));
+    assert_eq!((&line["cause"], &line["gateway"]), (&"queue_full".into(), &"rest".into()));
+    assert_eq!(line["time"], "2023-11-14T22:13:20.000Z");
+    let page = json(server.get(&format!("/v1/drops?after={}", page["next"].as_str().unwrap())).await).await;
+    assert_eq!((names(&page, "drops", "topic"), &page["next"]), (vec!["a"], &Value::Null));
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text() {
+    let server = serve().await;
+    server.put("/v1/topics/a", "x").await;
+    let answer = server.get("/metrics").await;
+    assert_eq!(header(&answer, "content-type"), "text/plain; version=0.0.4");
+    let text = answer.text().await.unwrap();
+    for line in [
+        "# TYPE waystation_messages_published_total counter",
+        "waystation_messages_published_total 1",
+        "waystation_messages_dropped_total{cause=\"queue_full\"} 0",
+        "waystation_retained_messages 1",
+        "waystation_gateway_messages_received_total{gateway=\"rest\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    let bytes =
+        text.lines().find_map(|line| line.strip_prefix("waystation_gateway_bytes_received_total{gateway=\"rest\"} "));
+    assert!(bytes.unwrap().parse::<u64>().unwrap() > 50);
+    server.drain().await;
+}
+
+#[tokio::test]
 async fn operators_calls_are_closed_behind_a_proxy() {
     let server = serve().await;
-    for target in ["/v1/clients", "/v1/clients/a", "/v1/subscriptions", "/v1/gateways", "/v1/bridges"] {
+    for target in
+        ["/v1/clients", "/v1/clients/a", "/v1/subscriptions", "/v1/gateways", "/v1/bridges", "/v1/drops", "/metrics"]
+    {
         let far = server.ask(Method::GET, target).header("x-forwarded-for", "192.0.2.1").send().await.unwrap();
         problem(far, 403, "forbidden").await;
     }

@@ -8,6 +8,7 @@ mod door;
 mod harness;
 mod idempotency;
 mod messages;
+mod request;
 mod sessions;
 mod topics;
 mod webhooks;
