@@ -1,9 +1,24 @@
 //! The host's side of the core's two ports: who clients are, and what they may.
+//!
+//! [`Auth`] is the table `[auth]`; [`Policy`] is what its files say. Users come from a password file, from tokens, or
+//! by a name their gateway vouches for; rights from the rules of a token, then from those of the ACL file.
 
-use parking_lot::RwLock;
+mod doorman;
+mod file;
+mod pattern;
+mod policy;
+mod rules;
+mod token;
+mod users;
+
+pub use file::FileError;
+pub use policy::Policy;
+pub use token::Jwt;
+pub use users::{set_password, set_password_in};
+
+use rules::Rules;
 use serde::{Deserialize, Serialize};
-use std::{future::Future, pin::Pin};
-use waystation_broker::{Action, Authenticate, Authorize, ClientId, Credentials, Peer, Principal, Refusal};
+use std::sync::Arc;
 
 /// The `[auth]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,92 +29,61 @@ pub struct Auth {
     pub allow_anonymous: bool,
     /// Whether listeners beyond loopback may be open to everybody; without it they refuse to start.
     pub anonymous_anywhere: bool,
+    /// File of users and the hashes of their passwords; empty: none.
+    pub password_file: String,
+    /// File of rules; empty: whoever is in may publish and subscribe.
+    pub acl_file: String,
+    /// Whether passwords and tokens are taken over TLS only.
+    pub require_tls: bool,
+    /// `[auth.jwt]`.
+    pub jwt: Jwt,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { allow_anonymous: true, anonymous_anywhere: false }
+        Self {
+            allow_anonymous: true,
+            anonymous_anywhere: false,
+            password_file: String::new(),
+            acl_file: String::new(),
+            require_tls: false,
+            jwt: Jwt::default(),
+        }
     }
 }
 
-/// The rights while no users are configured: whoever may come in is anonymous, whatever name and password he shows,
-/// and may do everything.
-#[derive(Debug)]
-pub struct Policy(RwLock<Auth>);
-
-impl Policy {
-    /// The rights a table gives.
+impl Auth {
+    /// Whether anybody has a name here. Without users every name and password is taken as anonymous.
     #[must_use]
-    pub fn new(auth: Auth) -> Self {
-        Self(RwLock::new(auth))
+    pub fn has_users(&self) -> bool {
+        !self.password_file.is_empty() || self.jwt.is_on()
     }
 
-    /// Puts another table in place; connected clients stay.
-    pub fn replace(&self, auth: Auth) {
-        *self.0.write() = auth;
-    }
-
-    fn admit(&self, who: &Credentials, peer: Peer) -> Result<Principal, Refusal> {
-        if let Credentials::Known(principal) = who {
-            return Ok(principal.clone());
+    /// What the types cannot say: the offending key, relative to the table, and what would be right.
+    ///
+    /// # Errors
+    /// Values that do not go together.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let jwt = &self.jwt;
+        if !jwt.secret_file.is_empty() && !jwt.public_key_file.is_empty() {
+            return Err(("jwt.public_key_file", "stands beside secret_file; give one key, or the other".into()));
         }
-        let auth = self.0.read();
-        if auth.allow_anonymous && (peer.is_loopback() || auth.anonymous_anywhere) {
-            Ok(Principal::anonymous())
-        } else if matches!(who, Credentials::Anonymous) {
-            Err(Refusal::NotAuthorized)
-        } else {
-            Err(Refusal::BadCredentials)
+        if !jwt.audience.is_empty() && !jwt.is_on() {
+            return Err(("jwt.audience", "has no effect without a key; give secret_file or public_key_file".into()));
         }
+        for (key, value) in [("jwt.user_claim", &jwt.user_claim), ("jwt.acl_claim", &jwt.acl_claim)] {
+            if value.is_empty() {
+                return Err((key, "is empty; give the name of a claim".into()));
+            }
+        }
+        Ok(())
     }
 }
 
-impl Authenticate for Policy {
-    fn authenticate<'a>(
-        &'a self,
-        who: &'a Credentials,
-        peer: Peer,
-    ) -> Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send + 'a>> {
-        Box::pin(std::future::ready(self.admit(who, peer)))
-    }
-}
-
-impl Authorize for Policy {
-    fn may(&self, who: &Principal, client: Option<&ClientId>, action: Action<'_>) -> bool {
-        waystation_broker::AllowAll.may(who, client, action)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NEAR: Peer = Peer::direct(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5));
-    const FAR: Peer =
-        Peer::direct(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 5));
-
-    fn admit(auth: Auth, who: &Credentials, peer: Peer) -> Result<Principal, Refusal> {
-        Policy::new(auth).admit(who, peer)
-    }
-
-    #[test]
-    fn without_users_any_name_on_loopback_is_anonymous() {
-        let named = Credentials::Password { user: "u".into(), password: None };
-        assert_eq!(admit(Auth::default(), &named, NEAR).map(|p| p.name().is_none()), Ok(true));
-    }
-
-    #[test]
-    fn anonymous_clients_from_elsewhere_need_anonymous_anywhere() {
-        let anywhere = Auth { anonymous_anywhere: true, ..Auth::default() };
-        assert_eq!(admit(Auth::default(), &Credentials::Anonymous, FAR), Err(Refusal::NotAuthorized));
-        assert!(admit(anywhere, &Credentials::Anonymous, FAR).is_ok());
-    }
-
-    #[test]
-    fn nobody_comes_in_when_anonymous_clients_are_refused_and_there_are_no_users() {
-        let closed = Auth { allow_anonymous: false, anonymous_anywhere: true };
-        let named = Credentials::Password { user: "u".into(), password: None };
-        assert_eq!(admit(closed.clone(), &Credentials::Anonymous, NEAR), Err(Refusal::NotAuthorized));
-        assert_eq!(admit(closed, &named, NEAR), Err(Refusal::BadCredentials));
-    }
+/// How somebody proved to be a user; the grant of a [`waystation_broker::Principal`].
+enum Login {
+    /// With a password of this hash.
+    Password { hash: Box<str> },
+    /// With a token of this issue, which brought these rules.
+    Token { issue: Arc<()>, rules: Rules },
 }

@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Pub(PubArgs),
     /// Subscribe and print what comes
     Sub(SubArgs),
+    /// Add or change a user of a password file
+    Passwd(PasswdArgs),
     /// Load generator against any MQTT broker
     Bench(Box<waystation_lab::bench::Args>),
 }
@@ -118,6 +120,17 @@ pub(crate) struct SubArgs {
     pub(crate) verbose: bool,
     #[command(flatten)]
     pub(crate) road: Road,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PasswdArgs {
+    /// The password file (auth.password_file); made if it is not there
+    pub(crate) file: PathBuf,
+    /// The user to add, or to give another password
+    pub(crate) user: String,
+    /// Take the password from the first line of standard input
+    #[arg(long)]
+    pub(crate) stdin: bool,
 }
 
 #[cfg(test)]

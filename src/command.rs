@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod check;
+pub(crate) mod passwd;
 pub(crate) mod publish;
 pub(crate) mod run;
 pub(crate) mod subscribe;

@@ -7,10 +7,12 @@ mod durability;
 mod layers;
 mod listeners;
 mod mask;
-mod words;
+mod sys;
+pub(crate) mod words;
 
 pub use durability::Durability;
 pub use layers::{Layers, Source};
+pub use sys::Sys;
 
 use crate::auth::Auth;
 use crate::telemetry::Log;
@@ -33,6 +35,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[sys]`.
+    pub sys: Sys,
     /// `[gateways.*]`, in the order of their names.
     pub gateways: Vec<GatewayConfig>,
 }
@@ -91,20 +95,21 @@ impl Config {
         let log: Log = section(&mut rest, "log", layers)?;
         let auth: Auth = section(&mut rest, "auth", layers)?;
         let limits: Limits = section(&mut rest, "limits", layers)?;
+        let sys: Sys = section(&mut rest, "sys", layers)?;
         let gateways = match rest.remove("gateways") {
             None => Table::new(),
             Some(Value::Table(table)) => table,
             Some(other) => return Err(layers.error("gateways", words::not_a_table(&other))),
         };
         if let Some(key) = rest.keys().next() {
-            return Err(
-                layers.error(key, words::unknown(key, ["auth", "data_dir", "durability", "gateways", "limits", "log"]))
-            );
+            let known = ["auth", "data_dir", "durability", "gateways", "limits", "log", "sys"];
+            return Err(layers.error(key, words::unknown(key, known)));
         }
         log.check().map_err(|why| layers.error("log.level", why))?;
         check_limits(&limits, layers)?;
-        let config =
-            Self { data_dir, durability, log, auth, limits, gateways: read_gateways(gateways, registry, layers)? };
+        auth.check().map_err(|(key, why)| layers.error(&format!("auth.{key}"), why))?;
+        let gateways = read_gateways(gateways, registry, layers)?;
+        let config = Self { data_dir, durability, log, auth, limits, sys, gateways };
         listeners::check(&config, layers)?;
         Ok(config)
     }
@@ -126,6 +131,7 @@ impl Config {
         whole.insert("log".into(), value(&self.log));
         whole.insert("auth".into(), value(&self.auth));
         whole.insert("limits".into(), value(&self.limits));
+        whole.insert("sys".into(), value(&self.sys));
         let mut gateways = Table::new();
         for gateway in &self.gateways {
             let mut table = gateway.table.clone();
@@ -315,6 +321,11 @@ mod tests {
         assert!(error("[limits]\nmax_queued_bytes = 100").contains("limits.max_queued_bytes: 100 bytes cannot hold"));
         assert!(error("[limits]\nmax_packet_size = 300_000_000").contains("limits.max_packet_size: an MQTT packet"));
         assert!(error("[log]\nformat = \"xml\"").contains("log.format"));
+        let two = error("[auth.jwt]\nsecret_file = \"a\"\npublic_key_file = \"b\"\n");
+        assert!(two.starts_with("configuration:3: auth.jwt.public_key_file: "), "{two}");
+        assert!(error("[auth.jwt]\naudience = \"a\"\n").starts_with("configuration:2: auth.jwt.audience: "));
+        assert!(error("[auth.jwt]\nuser_claim = \"\"\n").starts_with("configuration:2: auth.jwt.user_claim: "));
+        assert!(error("[sys]\ninterval_s = -1\n").starts_with("configuration:2: sys.interval_s: "));
         assert!(error("[log]\nlevel = \"loud\"").contains("configuration:2: log.level: "));
     }
 
@@ -324,6 +335,9 @@ mod tests {
         assert!(error(open).starts_with("configuration:2: gateways.mqtt.listen: 0.0.0.0:1883 is reachable"));
         assert!(Config::from_toml(&format!("[auth]\nanonymous_anywhere = true\n{open}")).is_ok());
         assert!(Config::from_toml(&format!("{open}enabled = false\n")).is_ok());
+        assert!(Config::from_toml(&format!("[auth]\npassword_file = \"users\"\n{open}")).is_ok());
+        assert!(Config::from_toml(&format!("[auth]\njwt = {{ secret_file = \"s\" }}\n{open}")).is_ok());
+        assert!(error(&format!("[auth]\nallow_anonymous = false\n{open}")).contains("there are no users"));
     }
 
     #[test]

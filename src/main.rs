@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Some(cli::Command::Check(args)) => command::check::run(&args),
         Some(cli::Command::Pub(args)) => command::publish::run(args),
         Some(cli::Command::Sub(args)) => command::subscribe::run(args),
+        Some(cli::Command::Passwd(args)) => command::passwd::run(&args),
         Some(cli::Command::Bench(args)) => command::bench::run(&args),
     }
 }

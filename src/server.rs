@@ -1,16 +1,16 @@
 //! A server from start to stop.
 
 use crate::{
-    auth::Policy,
+    auth::{FileError, Policy},
     config::{Config, ConfigError},
     gateways::Gateways,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
-use waystation_broker::{Broker, Clock, Limits, Parts, SystemClock, store::Memory};
+use waystation_broker::{Broker, Clock, Limits, Parts, Sys, SystemClock, store::Memory};
 use waystation_kit::{BindError, EnableError, GatewayStatus, Host, Loops, Registry};
 
 /// A running server: a broker, and the gateways to it. Stop it with [`Server::stop`]; when it is dropped,
@@ -22,6 +22,7 @@ pub struct Server {
     limits: Limits,
     loops: Loops,
     timer: JoinHandle<()>,
+    figures: Option<JoinHandle<()>>,
 }
 
 /// Why a server does not start.
@@ -30,6 +31,9 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of users or rights cannot be used.
+    #[error(transparent)]
+    Auth(#[from] FileError),
     /// A gateway could not open what it needs.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -58,11 +62,11 @@ impl Server {
     /// # Errors
     /// Something could not be opened; nothing is left open then.
     pub async fn start_with(registry: Registry, config: Config) -> Result<Self, StartError> {
-        let Config { log: _, data_dir, durability: _, auth, limits, gateways } = config;
+        let Config { log: _, data_dir, durability: _, auth, limits, sys, gateways } = config;
         if !data_dir.is_empty() {
             tracing::warn!(data_dir, "this version keeps everything in memory: what it holds does not survive its end");
         }
-        let policy = Arc::new(Policy::new(auth));
+        let policy = Arc::new(Policy::read(auth)?);
         let clock = Arc::new(SystemClock::default());
         let broker = Broker::new(Parts {
             limits: limits.clone(),
@@ -82,7 +86,8 @@ impl Server {
             }
         };
         let timer = tokio::spawn(keep_time(broker.clone(), Arc::clone(&gateways)));
-        Ok(Self { broker, policy, gateways, limits, loops, timer })
+        let figures = sys.interval().map(|interval| tokio::spawn(say_figures(broker.clone(), interval)));
+        Ok(Self { broker, policy, gateways, limits, loops, timer, figures })
     }
 
     /// The core, for those who publish and subscribe in this very process.
@@ -127,8 +132,10 @@ impl Server {
         if config.limits != self.limits {
             tracing::warn!("[limits] has changed and counts from the next start");
         }
-        self.policy.replace(config.auth);
-        self.broker.policy_changed();
+        match self.policy.reload(config.auth) {
+            Ok(()) => self.broker.policy_changed(),
+            Err(error) => tracing::error!(%error, "users and rights stay as they were"),
+        }
         for (gateway, error) in self.gateways.reload(config.gateways).await {
             tracing::error!(%gateway, %error, "the gateway keeps its old settings");
         }
@@ -146,6 +153,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.timer.abort();
+        if let Some(figures) = &self.figures {
+            figures.abort();
+        }
         self.broker.stop();
     }
 }
@@ -155,6 +165,17 @@ async fn end(loops: Loops) {
     let ended = spawn_blocking(move || loops.shutdown());
     if tokio::time::timeout(Duration::from_secs(1), ended).await.is_err() {
         tracing::warn!("a loop is stuck and is left behind");
+    }
+}
+
+/// Says under `$SYS` how the server does.
+async fn say_figures(broker: Broker, interval: Duration) {
+    let mut sys = Sys::new(&broker, env!("CARGO_PKG_VERSION"));
+    let mut turns = tokio::time::interval(interval);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        sys.tick(broker.now());
     }
 }
 

@@ -72,7 +72,27 @@ impl Program {
     }
 
     /// It ends well; all it said, without its debug lines.
-    pub(crate) fn finish(mut self) -> Vec<String> {
+    pub(crate) fn finish(self) -> Vec<String> {
+        let (name, well, said) = self.end();
+        assert!(well, "{name}: {said:?}");
+        said.into_iter().filter(|line| !line.starts_with("Client ") && !line.starts_with("Subscribed ")).collect()
+    }
+
+    /// It ends well; all it said, its debug lines too.
+    pub(crate) fn finish_with_debug(self) -> String {
+        let (name, well, said) = self.end();
+        assert!(well, "{name}: {said:?}");
+        said.join("\n")
+    }
+
+    /// It ends, and not well; all it said.
+    pub(crate) fn fails(self) -> String {
+        let (name, well, said) = self.end();
+        assert!(!well, "{name} ends well: {said:?}");
+        said.join("\n")
+    }
+
+    fn end(mut self) -> (String, bool, Vec<String>) {
         drop(self.child.stdin.take());
         let name = self.name.clone();
         let mut status = None;
@@ -80,9 +100,7 @@ impl Program {
             status = self.child.try_wait().unwrap();
             status.is_some() && Arc::strong_count(&self.output) == 1
         });
-        let said = self.lines();
-        assert!(status.is_some_and(|it| it.success()), "{name}: {status:?}: {said:?}");
-        said.into_iter().filter(|line| !line.starts_with("Client ") && !line.starts_with("Subscribed ")).collect()
+        (name, status.is_some_and(|it| it.success()), self.lines())
     }
 
     /// It vanishes without a word to the server.
@@ -123,7 +141,8 @@ pub(crate) fn mosquitto_pub_lines(server: &Server, version: &str, arguments: &[&
     program.finish();
 }
 
-fn mosquitto(program: &str, server: &Server, version: &str) -> Command {
+/// One of mosquitto's clients, ready to start.
+pub(crate) fn mosquitto(program: &str, server: &Server, version: &str) -> Command {
     // With line buffers, so that what it says is there when it says it.
     let mut command = Command::new("stdbuf");
     let port = server.address("mqtt").port().to_string();

@@ -15,6 +15,7 @@ mod mosquitto_options;
 mod mqtt_clients;
 mod overload;
 mod ready;
+mod rights;
 mod roads;
 mod sessions;
 mod shutdown;

@@ -222,6 +222,9 @@ pub enum Refusal {
     /// Known, but not allowed.
     #[error("not authorized")]
     NotAuthorized,
+    /// Passwords and tokens are taken over TLS only, and the way is not encrypted.
+    #[error("passwords are taken over encrypted connections only (auth.require_tls)")]
+    EncryptionRequired,
     /// The id begins with `$`, which are the server's own.
     #[error("the client id is not one a client may use")]
     InvalidClientId,

@@ -3,7 +3,7 @@
 use crate::cli::RunArgs;
 use std::{io::Write, process::ExitCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use waystation::{Config, Server, StartError};
+use waystation::{Config, Server, StartError, auth::FileError};
 
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
     let config = match super::read_config(args) {
@@ -24,7 +24,9 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(StartError::Config(error)) => super::fail(super::BAD_CONFIG, error),
+        Err(StartError::Config(error) | StartError::Auth(FileError::Wrong(error))) => {
+            super::fail(super::BAD_CONFIG, error)
+        }
         Err(error) => super::fail(1, error),
     }
 }

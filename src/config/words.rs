@@ -3,7 +3,7 @@
 use toml::Value;
 
 /// The message with Rust's names replaced, and with the nearest known key where one is unknown.
-pub(super) fn plain(message: &str) -> String {
+pub(crate) fn plain(message: &str) -> String {
     let message = message.trim();
     if let Some((unknown_key, known)) = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
         // serde lists the known ones in backticks: every second piece.
@@ -26,7 +26,7 @@ pub(super) fn plain(message: &str) -> String {
 }
 
 /// That there is no such key, and which one was probably meant.
-pub(super) fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let nearest = known
         .iter()
@@ -41,11 +41,11 @@ pub(super) fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -
 }
 
 /// That a table was expected.
-pub(super) fn not_a_table(value: &Value) -> String {
+pub(crate) fn not_a_table(value: &Value) -> String {
     format!("expected a table, got {}", value.type_str())
 }
 
 /// A dotted key.
-pub(super) fn join(prefix: &str, key: &str) -> String {
+pub(crate) fn join(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
 }

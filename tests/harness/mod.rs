@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -169,6 +169,18 @@ pub(crate) fn run_in(dir: &Path, arguments: &[&str], environment: &[(&str, &str)
         let _ = child.kill();
         panic!("`waystation {}` does not end: {}{}", arguments.join(" "), out.lock().unwrap(), err.lock().unwrap());
     };
+    Ended { code: status.code(), stdout: settled(&out), stderr: settled(&err) }
+}
+
+/// Runs `waystation` to its end, in `dir`, with this on its standard input.
+pub(crate) fn run_with_input(dir: &Path, arguments: &[&str], input: &str) -> Ended {
+    let mut command = waystation(dir);
+    let mut child =
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (out, err) = (collect(child.stdout.take().unwrap()), collect(child.stderr.take().unwrap()));
+    // Who reads no further has read enough.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let status = wait(&mut child, PATIENCE).expect("a command with its input ends");
     Ended { code: status.code(), stdout: settled(&out), stderr: settled(&err) }
 }
 

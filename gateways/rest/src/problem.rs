@@ -309,7 +309,7 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::BadCredentials => Self::Unauthenticated(refusal.to_string()),
             Refusal::NotAuthorized => Self::Forbidden("the session belongs to another user".into()),
-            Refusal::WillRefused => Self::Forbidden(refusal.to_string()),
+            Refusal::WillRefused | Refusal::EncryptionRequired => Self::Forbidden(refusal.to_string()),
             Refusal::InvalidClientId => Self::BadRequest(refusal.to_string()),
             Refusal::ServerBusy => Self::Busy(refusal.to_string()),
             Refusal::ServerUnavailable => Self::Stopping,

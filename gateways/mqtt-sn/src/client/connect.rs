@@ -164,6 +164,7 @@ fn code_of(refusal: &Refusal) -> ReturnCode {
         Refusal::ServerBusy | Refusal::ServerUnavailable | Refusal::InUse => ReturnCode::Congestion,
         Refusal::BadCredentials
         | Refusal::NotAuthorized
+        | Refusal::EncryptionRequired
         | Refusal::InvalidClientId
         | Refusal::NoSession
         | Refusal::WillRefused => ReturnCode::NotSupported,

@@ -65,7 +65,7 @@ pub(crate) fn knock(
 pub(crate) fn refuse(version: Version, refusal: &Refusal) -> TurnedAway {
     let reason = match refusal {
         Refusal::BadCredentials => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
-        Refusal::NotAuthorized | Refusal::WillRefused => ReasonCode::NOT_AUTHORIZED,
+        Refusal::NotAuthorized | Refusal::EncryptionRequired | Refusal::WillRefused => ReasonCode::NOT_AUTHORIZED,
         Refusal::InvalidClientId => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
         Refusal::ServerBusy | Refusal::InUse => ReasonCode::SERVER_BUSY,
         Refusal::ServerUnavailable | Refusal::NoSession => ReasonCode::SERVER_UNAVAILABLE,
