@@ -10,6 +10,8 @@ use axum::{
 
 /// `application/json`
 pub(crate) const JSON: &str = "application/json";
+/// What curl calls a body whose type nobody said.
+const FORM: &str = "application/x-www-form-urlencoded";
 /// `text/event-stream`
 pub(crate) const EVENTS: &str = "text/event-stream";
 /// `application/x-ndjson`
@@ -89,10 +91,11 @@ pub(crate) fn sent(headers: &HeaderMap) -> Option<String> {
     Some(kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// A body that is to be JSON may leave its type out, but not name another.
+/// A body that is to be JSON may leave its type out, but not name another. What `curl -d` says of every body, unless it
+/// is told otherwise, says nothing.
 pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
     match sent(headers) {
-        Some(kind) if kind != JSON => {
+        Some(kind) if kind != JSON && kind != FORM => {
             Err(Problem::UnsupportedMediaType(format!("`{kind}` is not taken here; {JSON} is")))
         }
         _ => Ok(()),
@@ -144,6 +147,7 @@ mod tests {
         let of = |kind: &str| demand_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]));
         assert_eq!(demand_json(&HeaderMap::new()), Ok(()));
         assert_eq!(of("Application/JSON; charset=utf-8"), Ok(()));
+        assert_eq!(of("application/x-www-form-urlencoded"), Ok(()));
         assert!(matches!(of("text/plain"), Err(Problem::UnsupportedMediaType(_))));
     }
 }

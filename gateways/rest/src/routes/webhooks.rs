@@ -11,8 +11,7 @@ use crate::{
 };
 use axum::{
     Json,
-    body::Body,
-    extract::State,
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -28,12 +27,10 @@ pub(crate) async fn set(
     Admin(who): Admin,
     PathName(name): PathName,
     query: Query,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     query.finish()?;
-    let json = body::whole(body, MOST_BODY).await?;
-    let mut declaration: Declaration =
-        serde_json::from_slice(&json).map_err(|error| Problem::BadBody(format!("no webhook: {error}")))?;
+    let mut declaration: Declaration = body::json(request, MOST_BODY).await?;
     if !declaration.name.is_empty() && declaration.name != name {
         return Err(Problem::BadBody("`name` is another than in the path; it may be left out".into()));
     }
