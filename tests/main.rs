@@ -8,6 +8,8 @@ mod commands;
 mod config_errors;
 mod conformance;
 mod conversations;
+mod documents;
+mod examples;
 mod harness;
 mod javascript;
 mod malformed;

@@ -9,7 +9,6 @@ mod order;
 mod own;
 mod queues;
 mod retained;
-mod rights;
 mod sessions;
 mod shared;
 mod storing;
