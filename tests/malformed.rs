@@ -152,3 +152,18 @@ fn rest_answers_malformed_calls_with_problems() {
         assert_eq!(answer.json()["status"], status, "{path}: {answer:?}");
     }
 }
+
+#[test]
+fn the_log_says_once_why_a_client_is_sent_away() {
+    let server = Server::start();
+    let mut client = Wire::connect(&server, Version::V5, "rude\nclient");
+    client.send(&wire::publish("a/#", None, b"x"));
+    client.ends();
+    let line = || server.log().lines().filter(|line| line.contains("client sent away")).map(str::to_owned).collect();
+    eventually("a line in the log", || !Vec::<String>::is_empty(&line()));
+    let lines: Vec<String> = line();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in [r"rude\nclient", "0x90", "wildcard"] {
+        assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+    }
+}

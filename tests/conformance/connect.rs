@@ -46,14 +46,18 @@ fn what_follows_a_refused_connect_is_not_obeyed() {
 #[test]
 fn an_unknown_version_is_told_so() {
     let server = Server::start();
-    // The answer to a version nobody knows is in the oldest form; to MQTT 5's name with another level too.
-    for level in [0, 1, 2, 6, 0x84] {
+    // What comes after MQTT 5 is answered in its form; all else, and what mosquitto's bridges say, in the oldest.
+    for (level, answer) in [0, 1, 2, 0x84]
+        .map(|level| (level, &[0x20, 0x02, 0x00, 0x01][..]))
+        .into_iter()
+        .chain([(6, &[0x20, 0x03, 0x00, 0x84, 0x00][..]), (0x7F, &[0x20, 0x03, 0x00, 0x84, 0x00][..])])
+    {
         let mut wire = Wire::open(&server);
         let mut connect = Connect::new(V3_1_1, "c").bytes();
         connect[8] = level;
         wire.send(&connect);
         let answers = wire.ends();
-        assert_eq!(answers, [[0x20, 0x02, 0x00, 0x01]], "level {level}");
+        assert_eq!(answers, [answer], "level {level}");
     }
     for name in [b"MQTX", b"mqtt"] {
         let mut wire = Wire::open(&server);
@@ -72,6 +76,11 @@ fn client_ids_of_all_kinds_are_let_in() {
     let long = "x".repeat(1_000);
     for version in [V3_1, V3_1_1, V5] {
         for id in ["a", &alphabet[..23], &alphabet[23..46], &alphabet[39..], &long, "Grüße/+#", "\u{FEFF}bom"] {
+            if version == V3_1 && id.len() > 23 {
+                // 3.1 §3.1: identifier rejected.
+                assert_eq!(Client::open(&server, &Connect::new(version, id)).1.code, 0x02);
+                continue;
+            }
             let mut client = Client::clean(&server, version, id);
             client.ping();
         }

@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod buffers;
+pub mod complaints;
 #[doc(hidden)]
 pub mod contract;
 pub mod gateway;
@@ -12,6 +13,7 @@ pub mod tls;
 pub mod wheel;
 
 pub use accept::{Acceptor, Listener};
+pub use complaints::Complaints;
 pub use gateway::{
     BindError, Command, Context, Control, EnableError, Gateway, GatewayStatus, Host, InvalidConfig, Remote,
     RemoteStatus, ServeError,

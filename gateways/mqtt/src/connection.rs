@@ -14,12 +14,16 @@ mod outbound;
 #[cfg(test)]
 mod tests;
 
-use crate::codec::{Disconnect, ReasonCode, Version};
+use crate::{
+    codec::{Disconnect, ReasonCode, Version},
+    complaints,
+};
 use handshake::Terms;
 use held::{Held, MOST_HELD};
 use keepalive::KeepAlive;
 use kept::Kept;
 use std::{
+    fmt,
     num::NonZeroU16,
     task::{Context, Poll},
 };
@@ -119,6 +123,10 @@ impl Connection {
             resending: attached.resumed,
             closing: None,
         };
+        if connack.len() > this.client_maximum as usize {
+            this.fail(ReasonCode::PACKET_TOO_LARGE, &"it takes no packet as large as its CONNACK"); // [MQTT-3.1.2-24]
+            return this;
+        }
         this.release_or_hold(attached.lsn, &connack, 0, out);
         if this.greeted {
             this.deliver(out);
@@ -153,7 +161,7 @@ impl Connection {
             Event::Deliverable => self.deliver(out),
             Event::Durable(lsn) => self.durable(lsn, out),
             Event::Room => self.offer_kept(now, limits, scratch, out),
-            Event::Detached(reason) => self.fail(match reason {
+            Event::Detached(reason) => self.dismiss(match reason {
                 Reason::TakenOver => ReasonCode::SESSION_TAKEN_OVER,
                 Reason::Administrative | Reason::SessionEnded => ReasonCode::ADMINISTRATIVE_ACTION,
                 Reason::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
@@ -166,16 +174,15 @@ impl Connection {
     /// Looks at what may have run out.
     pub(crate) fn handle_timeout(&mut self, now: Time) {
         if self.keep_alive.is_over(now) {
-            tracing::debug!(client = ?self.link.client_id(), "keep alive timed out");
-            self.fail(ReasonCode::KEEP_ALIVE_TIMEOUT); // [MQTT-3.1.2-24]
+            self.fail(ReasonCode::KEEP_ALIVE_TIMEOUT, &"silent for one and a half keep alives"); // [MQTT-3.1.2-24]
         } else if self.kept.as_ref().is_some_and(|kept| kept.deadline() <= now) {
-            self.fail(ReasonCode::QUOTA_EXCEEDED);
+            self.fail(ReasonCode::QUOTA_EXCEEDED, &"its publications found no room for 30 s");
         }
     }
 
     /// The gateway stops.
     pub(crate) fn handle_drain(&mut self) {
-        self.fail(ReasonCode::SERVER_SHUTTING_DOWN);
+        self.dismiss(ReasonCode::SERVER_SHUTTING_DOWN);
     }
 
     /// The client hung up.
@@ -215,8 +222,17 @@ impl Connection {
         self.link.client_id().map_or("", |id| id.as_str())
     }
 
-    /// Ends the connection for a reason the client is told, if its protocol has words. The first reason stays.
-    fn fail(&mut self, reason: ReasonCode) {
+    /// Ends the connection by the client's fault, which it is told if its protocol has words, and the log. The first
+    /// reason stays.
+    fn fail(&mut self, reason: ReasonCode, why: &dyn fmt::Display) {
+        if self.closing.is_none() {
+            complaints::sent_away(self.peer(), self.client(), reason, why);
+            self.dismiss(reason);
+        }
+    }
+
+    /// Ends the connection for a reason that is not the client's fault.
+    fn dismiss(&mut self, reason: ReasonCode) {
         self.closing.get_or_insert(Closing { how: Detach::WithWill, farewell: Some(reason) });
     }
 

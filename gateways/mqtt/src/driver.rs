@@ -4,6 +4,7 @@
 
 use crate::{
     clients::{Clients, Place},
+    complaints,
     connection::{
         Connection, Scratch,
         handshake::{self, Knock, Terms, TurnedAway},
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use waystation_broker::{Attached, Broker, Credentials, Peer, Refusal, Time};
+use waystation_broker::{Attached, Broker, Credentials, Peer, Refusal, Time, Traffic};
 use waystation_kit::{
     Timer,
     buffers::{self, READ_BYTES},
@@ -42,6 +43,7 @@ thread_local! {
 pub(crate) struct Shared {
     pub(crate) broker: Broker,
     pub(crate) name: Arc<str>,
+    pub(crate) traffic: Arc<Traffic>,
     pub(crate) clients: Clients,
 }
 
@@ -125,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             if len == 0 {
                 return Ok(Progress::HungUp);
             }
+            self.shared.traffic.add_bytes_received(len);
             let end = front + len;
             if front == self.carry.len() {
                 let used = self.handle_bytes(now, &buffer[..end]);
@@ -195,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     }
 
     fn turn_away(&mut self, now: Time, peer: Peer, TurnedAway { answer, why }: TurnedAway) {
-        tracing::debug!(%peer, error = why, "client turned away");
+        complaints::turned_away(peer, &why);
         self.out.extend_from_slice(&answer);
         self.farewell(now);
     }
@@ -291,7 +294,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             let rest = &self.out[self.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                len => self.written += len,
+                len => {
+                    self.written += len;
+                    self.shared.traffic.add_bytes_sent(len);
+                }
             }
         }
         if !self.out.is_empty() {
@@ -386,9 +392,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Drive<S> {
         if this.place.is_none() {
             this.place = Some(this.shared.clients.join(cx.waker()));
         }
-        if let State::Greeting(Newcomer { until, peer, .. }) = this.state {
-            if now >= until || this.shared.clients.is_draining() {
-                tracing::debug!(%peer, "no CONNECT in time");
+        if let State::Greeting(Newcomer { until, peer, .. }) = &this.state {
+            if now >= *until || this.shared.clients.is_draining() {
+                if now >= *until {
+                    complaints::turned_away(*peer, "no CONNECT within limits.connect_timeout_ms");
+                }
                 return Poll::Ready(());
             }
             this.poll_read(cx, now);

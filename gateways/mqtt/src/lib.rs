@@ -5,6 +5,7 @@
 
 mod clients;
 pub mod codec;
+mod complaints;
 mod config;
 mod connection;
 mod driver;
@@ -43,7 +44,8 @@ impl Gateway for Mqtt {
 
     async fn bind(config: Config, cx: Context) -> Result<Self, BindError> {
         let (endpoints, certificates) = transport::bind(&format!("gateways.{}", cx.name), &config)?;
-        let shared = Shared { broker: cx.broker, name: cx.name, clients: clients::Clients::default() };
+        let traffic = cx.broker.traffic(&cx.name);
+        let shared = Shared { broker: cx.broker, name: cx.name, traffic, clients: clients::Clients::default() };
         Ok(Self { config, endpoints, certificates, shared: Arc::new(shared), loops: cx.loops })
     }
 

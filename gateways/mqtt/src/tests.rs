@@ -11,8 +11,8 @@ use tokio::{
     time::timeout,
 };
 use waystation_kit::{
-    Listen,
-    contract::{self, Subject},
+    Bound, Gateway, Listen,
+    contract::{self, Scene, Subject},
 };
 
 struct OverTcp;
@@ -61,4 +61,26 @@ async fn next(stream: &mut TcpStream) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_keeps_the_contract() {
     contract::holds::<OverTcp>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_are_counted_for_the_gateway() {
+    let scene = Scene::new("mqtt");
+    let config = OverTcp::config(Listen(vec![SocketAddr::from(([127, 0, 0, 1], 0))]));
+    let gateway: Box<dyn Bound> = Box::new(Mqtt::bind(config, scene.cx.clone()).await.unwrap());
+    let (_, address) = gateway.listening()[0];
+    let _running = gateway.start();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut connect = Vec::new();
+    Connect::new(Version::V5, "c").encode(&mut connect).unwrap();
+    stream.write_all(&connect).await.unwrap();
+    let connack = next(&mut stream).await;
+    let traffic = scene.cx.broker.traffic(&"mqtt".into());
+    assert_eq!(traffic.bytes_received(), connect.len() as u64);
+    // The count follows the write.
+    while traffic.bytes_sent() < connack.len() as u64 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(traffic.bytes_sent(), connack.len() as u64);
+    scene.cx.loops.shutdown();
 }

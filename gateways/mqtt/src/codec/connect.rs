@@ -148,7 +148,8 @@ fn decode_rest(mut body: Reader<'_>, version: Version) -> Result<Connect<'_>, Ma
     let keep_alive = body.u16("keep alive")?;
     let properties = ConnectProperties::decode(&mut body, version)?;
     let client_id = body.string("client identifier")?;
-    // 3.1.1 [MQTT-3.1.3-7]; 3.1 asks for 1 to 23 characters, of which clients keep only the lower bound.
+    // 3.1.1 [MQTT-3.1.3-7]; 3.1 asks for 1 to 23 characters; the upper bound is for
+    // the connection to judge.
     let may_be_empty = version == Version::V5 || version == Version::V3_1_1 && clean_start;
     if client_id.is_empty() && !may_be_empty {
         return Err(Malformation::EmptyClientId);

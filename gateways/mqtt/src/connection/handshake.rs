@@ -9,6 +9,9 @@ use std::{
 };
 use waystation_broker::{Attached, ClientId, Credentials, Hello, Limits, Peer, Refusal, Start, Topic, WhileAway, Will};
 
+/// Characters.
+const LONGEST_3_1_CLIENT_ID: usize = 23;
+
 /// What a client asks for, and how it wants to be spoken to.
 pub(crate) struct Knock {
     pub(crate) hello: Hello,
@@ -103,6 +106,10 @@ fn read(
     if properties.authentication_method.is_some() {
         return Err((ReasonCode::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered"));
     }
+    // 3.1 §3.1; its successors have no such bound.
+    if connect.version == Version::V3_1 && connect.client_id.chars().count() > LONGEST_3_1_CLIENT_ID {
+        return Err((ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, "MQTT 3.1 allows client ids of 1 to 23 characters"));
+    }
     let assigned = connect.client_id.is_empty().then(ClientId::assigned);
     let client_id = match &assigned {
         Some(id) => id.clone(),
@@ -181,7 +188,9 @@ fn malformed(error: &DecodeError) -> TurnedAway {
     let why = error.to_string();
     match (error.version, &error.kind) {
         (Some(version), _) => turn_away(version, error.reason(), &why),
-        // A version we do not know: the oldest form of the answer is the one that is most likely understood.
+        // A version we do not know is answered in the form that is most likely understood: what comes after MQTT 5
+        // knows that one's. The high bit is how bridges of mosquitto say what they are; they are of the old ones.
+        (None, Malformation::ProtocolLevel { got: 6..=0x7F }) => turn_away(Version::V5, error.reason(), &why),
         (None, Malformation::ProtocolLevel { .. }) => turn_away(Version::V3_1_1, error.reason(), &why),
         // Nothing says that MQTT is spoken at all.
         (None, _) => TurnedAway { answer: Vec::new(), why },

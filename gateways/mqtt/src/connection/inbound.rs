@@ -3,12 +3,16 @@
 
 use super::{Burst, Closing, Connection, Pending, Scratch, Verdict, kept::Kept};
 use crate::codec::{
-    self, Ack, AckProperties, Disconnect, Packet, PacketType, Publish, ReasonCode, SubAck, Subscribe, UnsubAck,
-    Unsubscribe, Version, encode_ack,
+    self, Ack, AckProperties, Disconnect, EncodeError, Packet, PacketType, Publish, ReasonCode, SubAck, Subscribe,
+    UnsubAck, Unsubscribe, Version, encode_ack,
 };
+use std::borrow::Cow;
 use waystation_broker::{
     self as core, Detach, Filter, Limits, Lsn, Outcome, Qos, Refused, Settle, Subscription, Tag, Time, Topic,
 };
+
+/// What is wrong with a publication, for the client and for the log.
+type Fault = (ReasonCode, Cow<'static, str>);
 
 /// The token of publications that are not acknowledged.
 const NO_TOKEN: u32 = u32::MAX;
@@ -33,8 +37,7 @@ impl Connection {
                     used += len;
                 }
                 Err(error) => {
-                    tracing::debug!(client = self.client(), %error, "malformed packet");
-                    self.fail(error.reason());
+                    self.fail(error.reason(), &error);
                 }
             }
         }
@@ -79,7 +82,9 @@ impl Connection {
             Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect),
             // A second CONNECT [MQTT-3.1.0-2]; AUTH without a method in CONNECT [MQTT-4.12.0-6]; the rest is the
             // server's to send, and the codec refuses it.
-            _ => self.fail(ReasonCode::PROTOCOL_ERROR),
+            Packet::Connect(_) => self.fail(ReasonCode::PROTOCOL_ERROR, &"a second CONNECT"),
+            Packet::Auth(_) => self.fail(ReasonCode::PROTOCOL_ERROR, &"AUTH without a method in CONNECT"),
+            _ => self.fail(ReasonCode::PROTOCOL_ERROR, &"a packet that only a server sends"),
         }
     }
 
@@ -94,13 +99,14 @@ impl Connection {
     ) {
         if publish.packet_id.is_some() && self.version == Version::V5 {
             if self.open >= limits.receive_maximum {
-                return self.fail(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED); // [MQTT-3.3.4-7], [MQTT-3.3.4-8]
+                let why = &"more publications unacknowledged than limits.receive_maximum";
+                return self.fail(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, why); // [MQTT-3.3.4-7], [MQTT-3.3.4-8]
             }
             self.open += 1;
         }
         let topic = match self.topic(publish, limits) {
             Ok(topic) => topic,
-            Err(reason) => return self.fail(reason),
+            Err((reason, why)) => return self.fail(reason, &why),
         };
         if publish.packet_id.is_some() && self.kept.is_some() {
             // Behind those that were refused, or their order would be lost.
@@ -109,8 +115,8 @@ impl Connection {
         let verdict = self.stage(publish, topic, burst.scratch.pending.len());
         let verdict = match verdict {
             Ok(()) => None,
-            Err(reason) if may_acknowledge(reason) => Some(Verdict::Answer(reason)),
-            Err(reason) => return self.fail(reason),
+            Err((reason, _)) if self.may_acknowledge(publish, reason) => Some(Verdict::Answer(reason)),
+            Err((reason, why)) => return self.fail(reason, &why),
         };
         if let Some(id) = publish.packet_id {
             burst.scratch.pending.push(Pending { id, qos: publish.qos, verdict, at });
@@ -118,38 +124,34 @@ impl Connection {
     }
 
     /// The topic a PUBLISH names, by itself or by an alias.
-    fn topic(&mut self, publish: &Publish<'_>, limits: &Limits) -> Result<Topic, ReasonCode> {
+    fn topic(&mut self, publish: &Publish<'_>, limits: &Limits) -> Result<Topic, Fault> {
+        let invalid = |_| (ReasonCode::TOPIC_NAME_INVALID, Cow::Borrowed("the topic name is invalid"));
         let Some(alias) = publish.properties.topic_alias else {
-            return self.link.publisher().topic(publish.topic.as_bytes()).map_err(|_| ReasonCode::TOPIC_NAME_INVALID);
+            return self.link.publisher().topic(publish.topic.as_bytes()).map_err(invalid);
         };
         if alias.get() > limits.topic_alias_maximum {
-            return Err(ReasonCode::TOPIC_ALIAS_INVALID); // [MQTT-3.3.2-9]
+            let why = Cow::Borrowed("a topic alias above limits.topic_alias_maximum");
+            return Err((ReasonCode::TOPIC_ALIAS_INVALID, why)); // [MQTT-3.3.2-9]
         }
         if publish.topic.is_empty() {
             let known = self.inbound_aliases.as_ref().and_then(|aliases| aliases.get(alias.get()));
-            return known.cloned().ok_or(ReasonCode::PROTOCOL_ERROR); // §3.3.2.3.4
+            // §3.3.2.3.4
+            return known.cloned().ok_or((ReasonCode::PROTOCOL_ERROR, Cow::Borrowed("a topic alias it never set")));
         }
-        let topic =
-            self.link.publisher().topic(publish.topic.as_bytes()).map_err(|_| ReasonCode::TOPIC_NAME_INVALID)?;
+        let topic = self.link.publisher().topic(publish.topic.as_bytes()).map_err(invalid)?;
         let aliases = self.inbound_aliases.get_or_insert_default();
         if aliases.set(alias.get(), topic.clone(), limits.topic_alias_maximum) {
             Ok(topic)
         } else {
-            Err(ReasonCode::QUOTA_EXCEEDED)
+            Err((ReasonCode::QUOTA_EXCEEDED, Cow::Borrowed("topic aliases for too many bytes of topics")))
         }
     }
 
-    fn stage(&mut self, publish: &Publish<'_>, topic: Topic, token: usize) -> Result<(), ReasonCode> {
+    fn stage(&mut self, publish: &Publish<'_>, topic: Topic, token: usize) -> Result<(), Fault> {
         let properties = &publish.properties;
         if properties.payload_is_utf8 && std::str::from_utf8(publish.payload).is_err() {
-            // §3.3.2.3.2; QoS 0 has no acknowledgement that could say it.
-            return match publish.qos {
-                Qos::AtMostOnce => {
-                    self.fail(ReasonCode::PAYLOAD_FORMAT_INVALID);
-                    Ok(())
-                }
-                _ => Err(ReasonCode::PAYLOAD_FORMAT_INVALID),
-            };
+            // §3.3.2.3.2
+            return Err((ReasonCode::PAYLOAD_FORMAT_INVALID, Cow::Borrowed("a payload that is not UTF-8 as it says")));
         }
         let message = core::Publish {
             retain: publish.retain,
@@ -162,7 +164,20 @@ impl Connection {
         match self.link.publisher().stage(message, token) {
             // A fenced link's messages count no more; it hears of it by its event.
             Ok(()) | Err(Refused::Fenced) => Ok(()),
-            Err(refused) => Err(refusal(refused)),
+            Err(refused) => Err((refusal(refused), refused.to_string().into())),
+        }
+    }
+
+    /// Whether the connection can go on after a publication that is refused for good. Rights are not for the client
+    /// to know, so refusing is quiet where no acknowledgement could say it; what else is wrong with a publication is
+    /// not [MQTT-3.4.2-1].
+    fn may_acknowledge(&self, publish: &Publish<'_>, reason: ReasonCode) -> bool {
+        match reason {
+            ReasonCode::NOT_AUTHORIZED => true,
+            ReasonCode::TOPIC_NAME_INVALID | ReasonCode::QUOTA_EXCEEDED | ReasonCode::PAYLOAD_FORMAT_INVALID => {
+                publish.packet_id.is_some() && self.version == Version::V5
+            }
+            _ => false,
         }
     }
 
@@ -202,8 +217,7 @@ impl Connection {
     fn keep(&mut self, packet: &[u8], now: Time, limits: &Limits) {
         let kept = self.kept.get_or_insert_with(|| Box::new(Kept::new(now)));
         if !kept.push(packet, limits.receive_maximum) {
-            tracing::debug!(client = self.client(), "more publications than can be kept until there is room");
-            self.fail(ReasonCode::QUOTA_EXCEEDED);
+            self.fail(ReasonCode::QUOTA_EXCEEDED, &"more publications than can be kept until there is room");
         }
     }
 
@@ -271,9 +285,9 @@ impl Connection {
             })
             .collect();
         let suback = SubAck { packet_id: subscribe.packet_id, properties: AckProperties::default(), reasons: &reasons };
-        if suback.encode(self.version, &mut burst.scratch.acks).is_err() {
-            self.fail(ReasonCode::PACKET_TOO_LARGE);
-        }
+        let before = burst.scratch.acks.len();
+        let encoded = suback.encode(self.version, &mut burst.scratch.acks);
+        self.check_answer(encoded, before, burst);
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>, burst: &mut Burst<'_>) {
@@ -292,15 +306,25 @@ impl Connection {
             .collect();
         let unsuback =
             UnsubAck { packet_id: unsubscribe.packet_id, properties: AckProperties::default(), reasons: &reasons };
-        if unsuback.encode(self.version, &mut burst.scratch.acks).is_err() {
-            self.fail(ReasonCode::PACKET_TOO_LARGE);
+        let before = burst.scratch.acks.len();
+        let encoded = unsuback.encode(self.version, &mut burst.scratch.acks);
+        self.check_answer(encoded, before, burst);
+    }
+
+    /// An answer that begins at `before` must not be larger than the client takes [MQTT-3.1.2-24]; an exchange
+    /// without its answer cannot go on.
+    fn check_answer(&mut self, encoded: Result<(), EncodeError>, before: usize, burst: &mut Burst<'_>) {
+        let size = burst.scratch.acks.len() - before;
+        if encoded.is_err() || size > self.client_maximum as usize {
+            burst.scratch.acks.truncate(before);
+            self.fail(ReasonCode::PACKET_TOO_LARGE, &"it asked for more at once than it takes in one answer");
         }
     }
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) {
         if let Some(expiry) = disconnect.properties.session_expiry {
             if self.expiry == 0 && expiry != 0 {
-                return self.fail(ReasonCode::PROTOCOL_ERROR); // §3.14.2.2.2
+                return self.fail(ReasonCode::PROTOCOL_ERROR, &"a session expiry that was zero is set"); // §3.14.2.2.2
             }
             self.link.set_expiry(expiry);
         }
@@ -376,15 +400,4 @@ fn grant(result: Result<Qos, Refused>) -> ReasonCode {
         Err(Refused::TooManyLevels) => ReasonCode::TOPIC_FILTER_INVALID,
         Err(refused) => refusal(refused),
     }
-}
-
-/// Whether PUBACK and PUBREC may carry it [MQTT-3.4.2-1]; else the connection ends with it.
-fn may_acknowledge(reason: ReasonCode) -> bool {
-    matches!(
-        reason,
-        ReasonCode::NOT_AUTHORIZED
-            | ReasonCode::TOPIC_NAME_INVALID
-            | ReasonCode::QUOTA_EXCEEDED
-            | ReasonCode::PAYLOAD_FORMAT_INVALID
-    )
 }

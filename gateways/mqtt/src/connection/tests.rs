@@ -7,7 +7,7 @@ use crate::codec::{
 };
 use std::{
     future::Future,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -342,9 +342,62 @@ fn enhanced_authentication_and_unknown_versions_are_turned_away() {
     assert_eq!(answer, [0x20, 3, 0, 0x8C, 0]);
     let unknown = b"\x10\x0c\0\x04MQTT\x09\x02\0\0\0\0";
     let away = handshake::knock(unknown, &"mqtt".into(), Peer::INTERNAL, server.broker.limits()).err().unwrap();
-    assert_eq!(away.answer, [0x20, 2, 0, 1]);
+    assert_eq!(away.answer, [0x20, 3, 0, 0x84, 0]);
     let away = handshake::knock(b"GET / HTTP/1.1\r\n", &"mqtt".into(), Peer::INTERNAL, server.broker.limits());
     assert!(away.err().unwrap().answer.is_empty());
+}
+
+#[test]
+fn a_client_gets_no_packet_larger_than_it_takes() {
+    let server = Server::new(Limits::default());
+    let small = |size| ConnectProperties { maximum_packet_size: NonZeroU32::new(size), ..Default::default() };
+    let mut client = server.try_connect(&Connect { properties: small(10), ..Connect::new(Version::V5, "c") }).unwrap();
+    client.expect_nothing();
+    assert!(client.connection.is_none(), "a CONNACK would be larger");
+
+    let mut client = server.try_connect(&Connect { properties: small(40), ..Connect::new(Version::V5, "c") }).unwrap();
+    client.expect(|it| assert!(matches!(it, Packet::ConnAck(_)), "{it:?}"));
+    let filters: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    let filters: Vec<SubscribeTo<'_>> = filters.iter().map(|it| SubscribeTo::new(it, Qos::AtMostOnce)).collect();
+    let (few, many) = filters.split_at(10);
+    for (packet_id, filters) in [(id(1), few), (id(2), many)] {
+        let filters = Filters::new(filters);
+        client.send(&[Packet::Subscribe(Subscribe { packet_id, identifier: None, user: Default::default(), filters })]);
+        if packet_id == id(1) {
+            client.expect(|it| assert!(matches!(it, Packet::SubAck(_)), "{it:?}"));
+        }
+    }
+    client.expect_end(ReasonCode::PACKET_TOO_LARGE);
+}
+
+#[test]
+fn an_id_of_mqtt_3_1_has_at_most_23_characters() {
+    let server = Server::new(Limits::default());
+    let long = "ü".repeat(23);
+    let mut client = server.try_connect(&Connect::new(Version::V3_1, &long)).unwrap();
+    client.expect(|it| assert!(matches!(it, Packet::ConnAck(_)), "{it:?}"));
+    let answer = server.try_connect(&Connect::new(Version::V3_1, &"x".repeat(24))).err().unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 2]);
+}
+
+#[test]
+fn a_topic_of_too_many_levels_is_refused_where_that_can_be_said_and_ends_the_connection_where_not() {
+    for (version, qos, stays) in [
+        (Version::V5, Qos::AtLeastOnce, true),
+        (Version::V5, Qos::AtMostOnce, false),
+        (Version::V3_1_1, Qos::AtLeastOnce, false),
+    ] {
+        let server = Server::new(Limits { max_topic_levels: 2, ..Limits::default() });
+        let mut client = server.connect(version, "c");
+        client.publish(publication("a/b/c", qos, 1, b""));
+        if stays {
+            client.expect(|it| {
+                assert!(matches!(it, Packet::PubAck(a) if a.reason == ReasonCode::TOPIC_NAME_INVALID), "{it:?}");
+            });
+        } else {
+            client.expect_end(ReasonCode::TOPIC_NAME_INVALID);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What comes before MQTT on some ways: a TLS handshake, an HTTP request.
 
-use crate::driver::Drive;
+use crate::{complaints, driver::Drive};
 use std::{
     future::Future,
     io,
@@ -34,7 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Entrance<S> {
             match ready!(opening.as_mut().poll(cx)) {
                 Ok(drive) => *self = Self::Open(drive),
                 Err(error) => {
-                    tracing::debug!(%peer, %error, "the connection was not opened");
+                    complaints::not_opened(*peer, &error);
                     return Poll::Ready(());
                 }
             }
