@@ -172,7 +172,7 @@ async fn frame<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let upgraded = upgrade(stream, site, deadline).await?;
+    let upgraded = upgrade(stream, site, shared.broker.limits().max_packet_size, deadline).await?;
     let peer = match newcomer.peer.address().filter(|_| upgraded.is_proxied) {
         Some(address) if newcomer.peer.is_encrypted() => Peer::proxied(address).encrypted(),
         Some(address) => Peer::proxied(address),

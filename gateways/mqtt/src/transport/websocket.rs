@@ -1,225 +1,136 @@
-//! MQTT over WebSocket (MQTT 5.0 §6): a stream of bytes inside binary frames.
-//!
-//! Frames are taken apart in the buffer they were read into and written around the bytes they carry, so an idle
-//! connection holds no buffer for it, and nothing is reserved by a length that a client announced.
+//! MQTT over WebSocket (MQTT 5.0 §6): a stream of bytes inside binary messages. The frames are the library's.
 
-mod frame;
 mod upgrade;
 
 pub(crate) use upgrade::{Site, upgrade};
 
-use frame::{Control, Header, Opcode, Reader, Violation, status};
+use bytes::{Buf, Bytes};
+use futures_util::{Sink, Stream};
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
 
-/// The stream of bytes. What was offered to a write that was not whole has to be offered again: its length has been
-/// announced.
+/// Bytes of what a connection reads at once. It keeps a buffer of this size.
+const READ_AT_ONCE: usize = 4_096;
+
+/// Our longest message: what a connection that once had much to say keeps as a buffer.
+const LONGEST_MESSAGE: usize = 16_384;
+
+/// What may stand in a message beside the largest MQTT packet: the ends of its neighbours.
+const NEIGHBOURS: usize = 65_536;
+
+/// The bytes in the messages.
 pub(crate) struct WebSocket<S> {
-    stream: S,
-    reader: Reader,
-    /// What came along with the request; at most what an upgrade reads at once.
-    early: Vec<u8>,
-    /// Nothing more comes from the client that counts.
-    ended: bool,
-    /// The header of our frame under way, and how much of it is written.
-    header: Header,
-    header_written: usize,
-    /// Payload of our frame under way that is still to be written.
-    left: usize,
-    controls: Controls,
+    messages: WebSocketStream<S>,
+    /// What is still to be read of the last one; at most [`limits`].
+    rest: Bytes,
 }
 
-/// Control frames of ours. A client that does not read them costs two of them at most.
-#[derive(Default)]
-struct Controls {
-    /// On its way.
-    now: Vec<u8>,
-    written: usize,
-    /// After it; a newer answer replaces an older one (RFC 6455 §5.5.3).
-    next: Vec<u8>,
-    /// Our close frame is among them: the last.
-    closed: bool,
+/// How long a message or one of its frames may be. The room for it is reserved when its length is announced, but it
+/// takes memory only as bytes come in.
+fn limits(max_packet_size: u32) -> WebSocketConfig {
+    let longest = Some(max_packet_size as usize + NEIGHBOURS);
+    WebSocketConfig::default()
+        .read_buffer_size(READ_AT_ONCE)
+        // A message is written when it is complete, not when many are.
+        .write_buffer_size(0)
+        .max_write_buffer_size(4 * LONGEST_MESSAGE)
+        .max_message_size(longest)
+        .max_frame_size(longest)
 }
 
-impl<S> WebSocket<S> {
-    fn new(stream: S, early: Vec<u8>) -> Self {
-        Self {
-            stream,
-            reader: Reader::default(),
-            early,
-            ended: false,
-            header: Header::default(),
-            header_written: 0,
-            left: 0,
-            controls: Controls::default(),
-        }
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    fn new(messages: WebSocketStream<S>) -> Self {
+        Self { messages, rest: Bytes::new() }
     }
 
-    /// Takes the frames in what was just read apart; gives how many bytes of data stand at its front.
-    fn take(&mut self, bytes: &mut [u8]) -> Result<usize, Violation> {
-        let Self { reader, controls, ended, .. } = self;
-        reader.take(bytes, |control| match control {
-            Control::Ping(payload) => {
-                controls.say(frame::control(Opcode::Pong, payload));
-                true
-            }
-            Control::Close(payload) => {
-                controls.close(payload);
-                *ended = true;
-                false
-            }
-        })
-    }
-
-    /// Between our frames control frames may stand.
-    fn is_between_frames(&self) -> bool {
-        self.left == 0 && self.header_written == self.header.len()
-    }
-}
-
-impl Controls {
-    fn say(&mut self, frame: Vec<u8>) {
-        if !self.closed {
-            self.next = frame;
-        }
-    }
-
-    fn close(&mut self, payload: &[u8]) {
-        self.say(frame::control(Opcode::Close, payload));
-        self.closed = true;
-    }
-}
-
-impl<S: AsyncWrite + Unpin> WebSocket<S> {
-    /// Writes the control frames that wait.
-    fn poll_controls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let controls = &mut self.controls;
+    /// The next message with bytes in it; `None` at the end. Pings and the client's farewell are answered on the way.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
-            while controls.written < controls.now.len() {
-                let rest = &controls.now[controls.written..];
-                controls.written += written(ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?)?;
-            }
-            controls.now = std::mem::take(&mut controls.next);
-            controls.written = 0;
-            if controls.now.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
+            let wrong = match ready!(Pin::new(&mut self.messages).poll_next(cx)) {
+                None => return Poll::Ready(Ok(None)),
+                Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => return Poll::Ready(Ok(Some(bytes))),
+                Some(Ok(Message::Text(_))) => {
+                    // [MQTT-6.0.0-1]
+                    (CloseCode::Unsupported, io::Error::new(io::ErrorKind::InvalidData, "a text message"))
+                }
+                Some(Ok(_)) => continue,
+                Some(Err(Error::Io(error))) => return Poll::Ready(Err(error)),
+                Some(Err(error @ Error::Capacity(_))) => (CloseCode::Size, other(error)),
+                Some(Err(error)) => (CloseCode::Protocol, other(error)),
+            };
+            return Poll::Ready(Err(self.break_off(cx, wrong)));
         }
     }
 
-    /// The same in passing: whoever writes next sees the error, and what is left goes with the next chance.
-    fn try_controls(&mut self, cx: &mut Context<'_>) {
-        let waits = !self.controls.now.is_empty() || !self.controls.next.is_empty();
-        if waits && self.is_between_frames() && matches!(self.poll_controls(cx), Poll::Ready(Ok(()))) {
-            let _later = Pin::new(&mut self.stream).poll_flush(cx);
+    /// Tells the client what it did wrong, if it listens; nothing follows that could wait for it.
+    fn break_off(&mut self, cx: &mut Context<'_>, (code, error): (CloseCode, io::Error)) -> io::Error {
+        let farewell = Message::Close(Some(CloseFrame { code, reason: "".into() }));
+        if Pin::new(&mut self.messages).start_send(farewell).is_ok() {
+            let _unheard = Pin::new(&mut self.messages).poll_flush(cx);
         }
+        error
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
+    /// As much as is there: a buffer that was not filled means that the stream has no more, as it does with a socket.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let start = buf.filled().len();
-        loop {
-            if this.ended {
-                return Poll::Ready(Ok(()));
-            }
-            if this.early.is_empty() {
-                ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-            } else {
-                let fits = this.early.len().min(buf.remaining());
-                buf.put_slice(&this.early[..fits]);
-                this.early.drain(..fits);
-                if this.early.is_empty() {
-                    this.early = Vec::new();
+        let before = buf.filled().len();
+        while buf.remaining() > 0 {
+            if self.rest.is_empty() {
+                match self.poll_message(cx) {
+                    Poll::Ready(Ok(Some(bytes))) => self.rest = bytes,
+                    // What came before is to be read first; the end comes again, and so does an error.
+                    Poll::Pending if buf.filled().len() == before => return Poll::Pending,
+                    Poll::Ready(Err(error)) if buf.filled().len() == before => return Poll::Ready(Err(error)),
+                    _ => break,
                 }
             }
-            let came = &mut buf.filled_mut()[start..];
-            if came.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            let taken = this.take(came);
-            if let Err(violation) = &taken {
-                this.controls.close(&violation.status.to_be_bytes());
-                this.ended = true;
-            }
-            buf.set_filled(start + *taken.as_ref().unwrap_or(&0));
-            this.try_controls(cx);
-            match taken {
-                Err(violation) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation))),
-                Ok(0) => {}
-                Ok(_) => return Poll::Ready(Ok(())),
-            }
+            let count = self.rest.len().min(buf.remaining());
+            buf.put_slice(&self.rest[..count]);
+            self.rest.advance(count);
         }
+        if self.rest.is_empty() {
+            // An empty slice would hold the whole message.
+            self.rest = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        if this.is_between_frames() {
-            ready!(this.poll_controls(cx))?;
-            if this.controls.closed {
-                // RFC 6455 §5.5.1: nothing follows a close frame.
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            this.header = frame::binary_header(buf.len());
-            this.header_written = 0;
-            this.left = buf.len();
-        }
-        loop {
-            let header = &this.header[this.header_written..];
-            let payload = &buf[..this.left.min(buf.len())];
-            let both = [IoSlice::new(header), IoSlice::new(payload)];
-            let slices = if header.is_empty() { &both[1..] } else { &both };
-            let count = match Pin::new(&mut this.stream).poll_write_vectored(cx, slices) {
-                Poll::Ready(count) => written(count?)?,
-                Poll::Pending => {
-                    if this.header_written == 0 {
-                        // Nothing is announced yet: the next write may be longer, and control frames may go before.
-                        this.left = 0;
-                        this.header = Header::default();
-                    }
-                    return Poll::Pending;
-                }
-            };
-            let of_header = count.min(header.len());
-            this.header_written += of_header;
-            if count > of_header {
-                this.left -= count - of_header;
-                this.try_controls(cx);
-                return Poll::Ready(Ok(count - of_header));
-            }
-        }
+        ready!(Pin::new(&mut self.messages).poll_ready(cx)).map_err(other)?;
+        let message = Bytes::copy_from_slice(&buf[..buf.len().min(LONGEST_MESSAGE)]);
+        let count = message.len();
+        Pin::new(&mut self.messages).start_send(Message::Binary(message)).map_err(other)?;
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_between_frames() {
-            ready!(self.poll_controls(cx))?;
-        }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.messages).poll_flush(cx).map_err(other)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_between_frames() {
-            self.controls.close(&status::NORMAL.to_be_bytes());
-            ready!(self.poll_controls(cx))?;
-        }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.messages).poll_close(cx).map_err(other)
     }
 }
 
-/// A stream that takes nothing any more never will.
-fn written(count: usize) -> io::Result<usize> {
-    if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) }
+fn other(error: Error) -> io::Error {
+    match error {
+        Error::Io(error) => error,
+        Error::ConnectionClosed | Error::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
+        error => io::Error::new(io::ErrorKind::InvalidData, error),
+    }
 }
-
-#[cfg(test)]
-mod tests;
