@@ -2,8 +2,8 @@
 //! no clock, no await.
 //!
 //! Order of calls: any `handle_*`, then [`Client::finish`], then, if [`Client::poll_attach`] gives a [`Hello`], attach
-//! and [`Client::handle_attached`]; [`Client::poll_timeout`] says when to call [`Client::handle_timeout`], and
-//! [`Client::is_gone`] when to forget the board.
+//! and [`Client::handle_attached`]; [`Client::poll_timeout`] says when to call [`Client::handle_timeout`],
+//! [`Client::status`] what to tell of it, and [`Client::is_gone`] when to forget the board.
 
 mod asleep;
 mod connect;
@@ -11,62 +11,72 @@ mod deliver;
 mod held;
 mod publish;
 mod register;
+mod status;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 mod will;
 
+pub use status::{Standing, Status};
+
 use crate::{
+    address::Address,
     codec::{Packet, ReturnCode},
     outbox::Outbox,
-    topics::{Predefined, Topics},
+    settings::Settings,
+    topics::Topics,
 };
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use waystation_broker::{Detach, Event, Hello, Interest, Link, Reason, Refused, Time, Will};
+use waystation_broker::{ClientId, Detach, Event, Hello, Interest, Link, Reason, Refused, Time};
 
 /// Most link events obeyed in one turn; what is left has the board called again.
 const MAX_EVENTS: usize = 16;
 
-/// What all boards of a gateway have in common.
-#[derive(Debug)]
-pub struct Settings {
-    /// The gateway's name.
-    pub gateway: Arc<str>,
-    /// T_retry (§7.2).
-    pub retry_interval: Duration,
-    /// N_retry (§7.2).
-    pub retry_count: u32,
-    /// Bytes of the largest datagram to a board.
-    pub max_datagram: usize,
-    /// The ids all boards know beforehand.
-    pub predefined: Predefined,
-}
-
 /// One board.
 pub struct Client {
     settings: Arc<Settings>,
-    address: SocketAddr,
+    address: Address,
+    way: Way,
     state: State,
+    /// Its name, from the moment it is let in.
+    id: Option<ClientId>,
     link: Option<Link>,
-    opening: Option<connect::Opening>,
+    /// A CONNECT that is not yet answered. Boxed: it is gone a moment later.
+    opening: Option<Box<connect::Opening>>,
+    /// What the last answered CONNECT said.
+    greeting: connect::Greeting,
     topics: Topics,
-    will: Option<Will>,
+    /// At most [`publish::MAX_STAGED`].
     staged: Vec<publish::Staged>,
     /// At most [`held::MAX_HELD`].
     held: VecDeque<held::Held>,
     outgoing: Option<deliver::Outgoing>,
     next_msg_id: u16,
+    /// Messages it may still get before it sleeps again.
+    left_of_visit: u32,
+    /// Asleep: when it will have slept as long as it said.
+    next_wake: Option<Time>,
     /// Keep alive, or the length of the sleep; zero: never lost.
     patience: Duration,
     timers: Timers,
     /// Whether the board has said anything since its CONNACK.
     spoke: bool,
+}
+
+/// What is known about the way to a board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Anybody may have sent it.
+    Plain,
+    /// DTLS; the board showed nothing of its own.
+    Encrypted,
+    /// DTLS, and this is the name that its pre-shared key or certificate carries.
+    Certified(Arc<str>),
 }
 
 /// Where the board stands (§6.14, figure 4).
@@ -86,8 +96,10 @@ enum State {
     Asleep,
     /// It asked for what waits.
     Awake,
-    /// Forget it.
+    /// Forget it: it said goodbye or was sent away, or never came in.
     Gone,
+    /// Forget it: it was not heard of for too long.
+    Lost,
 }
 
 /// All timers.
@@ -103,44 +115,106 @@ struct Timers {
 impl Client {
     /// A board that has said nothing yet.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, address: SocketAddr) -> Self {
+    pub fn new(settings: Arc<Settings>, address: Address, way: Way) -> Self {
         Self {
             settings,
             address,
+            way,
             state: State::Gone,
+            id: None,
             link: None,
             opening: None,
+            greeting: connect::Greeting::default(),
             topics: Topics::default(),
-            will: None,
             staged: Vec::new(),
             held: VecDeque::new(),
             outgoing: None,
             next_msg_id: 0,
+            left_of_visit: 0,
+            next_wake: None,
             patience: Duration::ZERO,
             timers: Timers::default(),
             spoke: false,
         }
     }
 
+    /// Its name, once it was let in.
+    #[must_use]
+    pub fn id(&self) -> Option<&ClientId> {
+        self.id.as_ref()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What is known about the way to it.
+    #[must_use]
+    pub fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// From now on it is there; what it is owed goes there.
+    pub fn move_to(&mut self, address: Address) {
+        self.address = address;
+    }
+
+    /// The configuration was read anew.
+    pub fn configure(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
+    /// Whether its session outlives its connection (§6.3).
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.greeting.is_persistent()
+    }
+
+    /// Ends the connection if it has not ended, as that of a board that is lost; gives what to tell of it.
+    pub fn leave_behind(&mut self) -> Option<Status> {
+        if !self.is_gone() {
+            self.lost();
+        }
+        self.status()
+    }
+
+    /// Takes out its registrations, for the next connection of the same session.
+    pub fn take_topics(&mut self) -> Topics {
+        std::mem::take(&mut self.topics)
+    }
+
+    /// Gives it the registrations of an earlier connection. Before [`Client::handle_attached`], which decides whether
+    /// they still count.
+    pub fn adopt_topics(&mut self, topics: Topics) {
+        if self.topics.is_empty() {
+            self.topics = topics;
+        }
+    }
+
     /// Obeys one message.
     pub fn handle_packet(&mut self, now: Time, packet: &Packet<'_>, out: &mut Outbox) {
-        self.heard(now);
         if !matches!(packet, Packet::Publish(_)) {
             // What it published before comes before.
             self.flush(out);
         }
         match *packet {
             Packet::Connect(ref connect) => return self.connect(now, connect, out),
-            Packet::WillTopic(topic) => return self.will_topic(now, topic, out),
+            Packet::WillTopic(topic) => return self.will_topic(topic, out),
             Packet::WillMsg(message) => return self.will_message(message, out),
             // Before CONNACK nothing else counts.
-            _ if self.link.is_none() => return,
+            _ if !self.is_in() => return,
+            _ => {}
+        }
+        self.heard(now);
+        match *packet {
             Packet::Register { msg_id, name, .. } => self.register(msg_id, name, out),
             Packet::RegAck { topic_id, msg_id, code } => self.registered(now, topic_id, msg_id, code, out),
             Packet::Publish(ref publish) => self.publish(publish, out),
             Packet::PubAck { topic_id, msg_id, code } => self.acknowledged(now, topic_id, msg_id, code, out),
-            Packet::PubRec { msg_id } => self.received(now, msg_id, out),
-            Packet::PubComp { msg_id } => self.completed(now, msg_id, out),
+            Packet::PubRec { msg_id } => self.received(msg_id, out),
+            Packet::PubComp { msg_id } => self.completed(msg_id),
             Packet::PubRel { msg_id } => self.release(msg_id, out),
             Packet::Subscribe(ref subscribe) => self.subscribe(subscribe, out),
             Packet::Unsubscribe(ref unsubscribe) => self.unsubscribe(unsubscribe, out),
@@ -157,10 +231,14 @@ impl Client {
     /// Obeys what the link has to say; `cx` is woken when it has more.
     pub fn handle_events(&mut self, now: Time, cx: &mut Context<'_>, out: &mut Outbox) {
         for _ in 0..MAX_EVENTS {
+            if !self.is_in() {
+                return;
+            }
             let interest = if self.takes_deliveries() { Interest::Everything } else { Interest::NoDeliveries };
             let Some(link) = &mut self.link else { return };
             match link.poll_event(cx, interest) {
-                Poll::Pending => return,
+                // Nothing is announced, so nothing waits.
+                Poll::Pending => return self.end_of_visit(out),
                 Poll::Ready(event) => self.handle_event(now, event, out),
             }
         }
@@ -171,7 +249,10 @@ impl Client {
     pub fn handle_event(&mut self, now: Time, event: Event, out: &mut Outbox) {
         match event {
             Event::Deliverable => self.deliver(now, out),
-            Event::Durable(_) => self.let_go(now, out),
+            Event::Durable(_) => {
+                self.let_go(now, out);
+                self.deliver(now, out);
+            }
             // A board that heard "congestion" tries again by itself (§5.3.10).
             Event::Room => {}
             Event::Detached(reason) => self.detached(reason, out),
@@ -219,12 +300,17 @@ impl Client {
     /// Whether the board is to be forgotten.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.state == State::Gone
+        matches!(self.state, State::Gone | State::Lost)
     }
 
     /// The gateway stops: says goodbye. The session stays.
     pub fn dismiss(&mut self, out: &mut Outbox) {
         self.detached(Reason::ServerStopping, out);
+    }
+
+    /// Whether the board is connected, asleep or not, and not about to connect anew.
+    fn is_in(&self) -> bool {
+        matches!(self.state, State::Active | State::Asleep | State::Awake)
     }
 
     fn detached(&mut self, reason: Reason, out: &mut Outbox) {
@@ -236,15 +322,16 @@ impl Client {
 
     /// Nothing was heard for too long.
     fn lost(&mut self) {
-        tracing::debug!(peer = %self.address, "board is lost");
+        tracing::debug!(board = %self.address, "board is lost");
         self.leave(Detach::WithWill);
+        self.state = State::Lost;
     }
 
     /// N_retry repetitions went unanswered.
     fn unanswered(&mut self, out: &mut Outbox) {
         match self.state {
             // It fell asleep again before the end; the message is sent anew when it wakes.
-            State::Awake | State::Asleep => self.state = State::Asleep,
+            State::Awake | State::Asleep => self.fall_asleep(),
             _ => {
                 self.send(out, &Packet::Disconnect { duration_s: None });
                 self.lost();
@@ -256,15 +343,13 @@ impl Client {
         if let Some(link) = self.link.take() {
             link.detach(how);
         }
-        self.forget();
+        self.end_connection();
+        self.opening = None;
         self.state = State::Gone;
     }
 
     /// Forgets what belonged to the connection.
-    fn forget(&mut self) {
-        self.opening = None;
-        self.topics = Topics::default();
-        self.will = None;
+    fn end_connection(&mut self) {
         self.staged.clear();
         self.held.clear();
         self.outgoing = None;
@@ -273,9 +358,13 @@ impl Client {
         self.spoke = false;
     }
 
-    /// §6.13: lost after 1.5 times the keep alive or sleep duration without a word.
+    /// §7.2: a board that said more than a minute has a tenth more than it said, any other half as much again.
     fn heard(&mut self, now: Time) {
-        self.timers.silence = (!self.patience.is_zero()).then(|| now.after(self.patience * 3 / 2));
+        let tolerated = match self.patience {
+            patience if patience > Duration::from_secs(60) => patience / 10 * 11,
+            patience => patience / 2 * 3,
+        };
+        self.timers.silence = (!tolerated.is_zero()).then(|| now.after(tolerated));
     }
 
     fn await_answer(&mut self, now: Time) {
@@ -289,7 +378,7 @@ impl Client {
     }
 
     fn send(&self, out: &mut Outbox, packet: &Packet<'_>) {
-        out.push(self.address, packet);
+        out.push(&self.address, packet);
     }
 }
 

@@ -10,7 +10,7 @@ mod samples;
 mod tests;
 
 pub use decode::{Malformed, decode};
-pub use encode::{TooLong, encode};
+pub use encode::{TooLong, encapsulate, encode};
 pub use packet::{
     Connect, Packet, Publish, PublishQos, ReturnCode, SubAck, Subscribe, TopicName, TopicRef, Unsubscribe, WillTopic,
 };

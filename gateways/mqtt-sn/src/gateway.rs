@@ -1,19 +1,22 @@
 //! The plug-in: `[gateways.mqtt_sn]`.
 
 use crate::{
-    client::Settings,
     config::Config,
-    driver::{Driver, stranger},
-    topics::Predefined,
+    driver::{Driver, Parts},
+    settings::Settings,
     transport::udp,
 };
 use std::{net::SocketAddr, sync::Arc};
-use tokio::{net::UdpSocket, sync::oneshot, time::timeout_at};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout_at,
+};
 use waystation_kit::{BindError, Command, Context, Control, Gateway, InvalidConfig, ServeError};
 
 /// MQTT-SN 1.2 over UDP.
 pub struct MqttSn {
-    sockets: Vec<(std::net::UdpSocket, SocketAddr)>,
+    parts: Parts,
+    listening: Vec<(String, SocketAddr)>,
     config: Config,
     cx: Context,
 }
@@ -28,7 +31,7 @@ impl Gateway for MqttSn {
     }
 
     async fn bind(config: Config, cx: Context) -> Result<Self, BindError> {
-        let mut sockets = Vec::new();
+        let (mut sockets, mut listening) = (Vec::new(), Vec::new());
         for &address in &config.listen.0 {
             let open = || {
                 let socket = udp::bind(address)?;
@@ -36,34 +39,30 @@ impl Gateway for MqttSn {
                 Ok((socket, bound))
             };
             let key = || format!("gateways.{}.listen", cx.name);
-            sockets.push(open().map_err(|source| BindError::Address { key: key(), address, source })?);
+            let (socket, bound) = open().map_err(|source| BindError::Address { key: key(), address, source })?;
+            sockets.push(socket);
+            listening.push((Self::KIND.to_owned(), bound));
         }
-        Ok(Self { sockets, config, cx })
+        let group = join(&config, &cx)?;
+        Ok(Self { parts: Parts { sockets, group }, listening, config, cx })
     }
 
     fn listening(&self) -> Vec<(String, SocketAddr)> {
-        self.sockets.iter().map(|(_, address)| (Self::KIND.to_owned(), *address)).collect()
+        self.listening.clone()
     }
 
     async fn serve(self, mut control: Control<Config>) -> Result<(), ServeError> {
-        let Self { sockets, config, cx } = self;
-        let settings = Arc::new(Settings {
-            gateway: cx.name.clone(),
-            retry_interval: config.retry_interval(),
-            retry_count: config.retry_count,
-            max_datagram: config.max_datagram,
-            predefined: Predefined::new(&config.predefined_topics),
-        });
-        let who = if config.publish_without_connect { stranger(&cx.broker, &cx.name).await } else { None };
-        let (mut stops, mut ends) = (Vec::new(), Vec::new());
-        for (socket, _) in sockets {
-            let (stop, stopped) = oneshot::channel();
-            let (end, ended) = oneshot::channel::<Result<(), std::io::Error>>();
-            let (broker, settings, who) = (cx.broker.clone(), settings.clone(), who.clone());
-            // All boards of a socket live on one loop; its sessions are met from any.
-            cx.loops.spawn(move || match UdpSocket::from_std(socket) {
-                Ok(socket) => Some(async move {
-                    Driver::new(socket, broker, settings, config.gateway_id, who).run(stopped).await;
+        let Self { parts, config, cx, .. } = self;
+        let (told, settings) = watch::channel(Arc::new(Settings::new(cx.name.clone(), &config)));
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel::<Result<(), std::io::Error>>();
+        let broker = cx.broker.clone();
+        // All boards live on one loop, so that one may move from socket to socket; their sessions are met from any.
+        cx.loops.spawn(move || {
+            let first = settings.borrow().clone();
+            match Driver::new(parts, broker, first) {
+                Ok(driver) => Some(async move {
+                    driver.run(stopped, settings).await;
                     // Nobody listens any more if the deadline has passed.
                     drop(end.send(Ok(())));
                 }),
@@ -71,25 +70,40 @@ impl Gateway for MqttSn {
                     drop(end.send(Err(error)));
                     None
                 }
-            });
-            stops.push(stop);
-            ends.push(ended);
-        }
+            }
+        });
         let deadline = loop {
             match control.next().await {
                 Command::Drain { deadline } => break deadline,
-                Command::Reload(new) if new == config => {}
-                Command::Reload(_) => {
-                    tracing::warn!(gateway = %cx.name, "changes to this table take effect at the next start");
+                Command::Reload(new) => {
+                    if (&new.listen, &new.advertise) != (&config.listen, &config.advertise) {
+                        tracing::warn!(gateway = %cx.name, "listen and advertise take effect at the next start");
+                    }
+                    told.send_replace(Arc::new(Settings::new(cx.name.clone(), &new)));
                 }
             }
         };
-        drop(stops);
-        for end in ends {
-            if let Ok(Ok(result)) = timeout_at(deadline, end).await {
-                result?;
-            }
+        drop(stop);
+        if let Ok(Ok(result)) = timeout_at(deadline, ended).await {
+            result?;
         }
         Ok(())
     }
+}
+
+/// The socket for `advertise`, if it is set.
+fn join(config: &Config, cx: &Context) -> Result<Option<(SocketAddr, std::net::UdpSocket)>, BindError> {
+    let key = || format!("gateways.{}.advertise", cx.name);
+    let group = config.group().map_err(|error| BindError::Other { key: key(), why: error.why })?;
+    let Some(group) = group else { return Ok(None) };
+    let Some(listen) = config.listen.0.iter().find(|listen| listen.is_ipv4() == group.is_ipv4()) else {
+        let why = format!("{group} cannot be reached from any address in listen");
+        return Err(BindError::Other { key: key(), why });
+    };
+    let socket = udp::join(group, *listen);
+    socket.map(|socket| Some((group, socket))).map_err(|source| BindError::Address {
+        key: key(),
+        address: group,
+        source,
+    })
 }

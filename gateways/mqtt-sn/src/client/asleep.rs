@@ -7,18 +7,27 @@ use waystation_broker::{Detach, Time};
 
 impl Client {
     pub(super) fn ping(&mut self, now: Time, client_id: &[u8], out: &mut Outbox) {
-        let own = self.link.as_ref().and_then(|link| link.client_id());
-        let named = own.is_some_and(|id| id.as_str().as_bytes() == client_id);
+        let named = self.id.as_ref().is_some_and(|id| id.as_str().as_bytes() == client_id);
         match self.state {
-            State::Asleep | State::Awake if named => {
+            State::Asleep if named => {
                 self.state = State::Awake;
-                if self.outgoing.is_some() {
-                    self.repeat(out);
-                    self.await_answer(now);
-                }
+                self.left_of_visit = self.settings.max_per_wake;
+                self.next_wake = Some(now.after(self.patience));
+                self.wake_up();
+                self.remind(now, out);
                 // `deliver` ends with PINGRESP.
             }
+            // Its repetition, because nothing has reached it.
+            State::Awake if named => self.remind(now, out),
             _ => self.send(out, &Packet::PingResp),
+        }
+    }
+
+    /// A message that it did not acknowledge before it fell asleep comes first.
+    fn remind(&mut self, now: Time, out: &mut Outbox) {
+        if self.outgoing.is_some() {
+            self.repeat(out);
+            self.await_answer(now);
         }
     }
 
@@ -26,20 +35,38 @@ impl Client {
         self.send(out, &Packet::Disconnect { duration_s: None });
         match duration_s {
             Some(seconds) if seconds > 0 => {
-                self.state = State::Asleep;
-                self.answered();
                 self.patience = Duration::from_secs(seconds.into());
+                self.next_wake = Some(now.after(self.patience));
+                self.fall_asleep();
                 self.heard(now);
             }
             _ => self.leave(Detach::Clean),
         }
     }
 
-    /// Nothing waits any more: the board may sleep again (§6.14).
+    /// Nothing waits any more, or it has had what it may at once: the board sleeps again (§6.14).
     pub(super) fn end_of_visit(&mut self, out: &mut Outbox) {
-        if self.state == State::Awake && self.outgoing.is_none() && self.held.is_empty() {
+        if self.state == State::Awake && self.takes_deliveries() {
             self.send(out, &Packet::PingResp);
-            self.state = State::Asleep;
+            self.fall_asleep();
+        }
+    }
+
+    pub(super) fn fall_asleep(&mut self) {
+        self.state = State::Asleep;
+        self.answered();
+        self.doze(true);
+    }
+
+    pub(super) fn wake_up(&mut self) {
+        self.doze(false);
+    }
+
+    fn doze(&mut self, dozing: bool) {
+        if !self.settings.queue_qos0_asleep
+            && let Some(link) = &mut self.link
+        {
+            link.doze(dozing);
         }
     }
 }

@@ -1,20 +1,48 @@
 //! Coming in (§6.2), with the conversation about the will (§6.3).
 
-use super::{Client, State, held::Answer};
+use super::{Client, State, Way, held::Answer};
 use crate::{
     codec::{Connect, Packet, ReturnCode, WillTopic},
     outbox::Outbox,
+    topics::Topics,
 };
+use bytes::Bytes;
 use std::time::Duration;
-use waystation_broker::{Attached, ClientId, Detach, Hello, Peer, Qos, Refusal, Start, Time, Topic, WhileAway, Will};
+use waystation_broker::{
+    Attached, ClientId, Credentials, Detach, Hello, Qos, Refusal, Start, Time, Topic, WhileAway, Will,
+};
 
 /// A CONNECT that is not yet answered.
-#[derive(Debug)]
 pub(super) struct Opening {
     id: ClientId,
+    greeting: Greeting,
+    start: Start,
+    /// What WILLTOPIC said.
+    will_topic: Option<(Topic, Qos, bool)>,
+    will: Option<Will>,
+}
+
+/// What a CONNECT says beside the name: its repetition says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Greeting {
     clean: bool,
-    keep_alive: Duration,
-    will: Option<(Topic, Qos, bool)>,
+    will: bool,
+    duration_s: u16,
+}
+
+impl Greeting {
+    fn keep_alive(self) -> Duration {
+        Duration::from_secs(self.duration_s.into())
+    }
+
+    pub(super) fn is_persistent(self) -> bool {
+        !self.clean
+    }
+
+    /// §6.3: seconds the session outlives its connection.
+    fn expiry(self) -> u32 {
+        if self.clean { 0 } else { u32::MAX }
+    }
 }
 
 impl Client {
@@ -24,39 +52,50 @@ impl Client {
         let (1, Some(id)) = (connect.protocol_id, id) else {
             return self.send(out, &Packet::ConnAck(ReturnCode::NotSupported));
         };
-        let same = self.link.as_ref().is_some_and(|link| link.client_id() == Some(&id));
-        let being_asked = matches!(self.state, State::Ready | State::Attaching);
-        if being_asked && self.opening.as_ref().is_some_and(|opening| opening.id == id) {
-            return; // Its repetition; the answer is on its way.
+        let greeting = Greeting { clean: connect.clean_session, will: connect.will, duration_s: connect.duration_s };
+        let known = self.is_in() && self.id.as_ref() == Some(&id);
+        match self.state {
+            State::Ready | State::Attaching if self.opening.as_ref().is_some_and(|opening| opening.id == id) => {
+                return; // Its repetition; the answer is on its way.
+            }
+            State::Active if known && !self.spoke && greeting == self.greeting => return self.greet_again(out),
+            _ => {}
         }
-        if same && !self.spoke && self.state == State::Active {
-            return self.greet_again(out);
-        }
-        let keep_alive = Duration::from_secs(connect.duration_s.into());
-        if same && !connect.clean_session && !connect.will {
-            // §6.14: back from sleep, or a board that is not sure it is connected. Its will stays (§6.3, table 6).
+        // §6.14: CONNECT from asleep or awake is the way back to active, whatever its flags say of sessions: what
+        // waits for a sleeper was acknowledged to its publisher. One that is active and asks for a clean session has
+        // begun anew.
+        let goes_on = known && (self.state != State::Active || !greeting.clean);
+        if goes_on && !greeting.will {
             if let Some(link) = &mut self.link {
-                link.set_expiry(u32::MAX);
+                // Its will stays (§6.3, table 6).
+                link.set_expiry(greeting.expiry());
             }
             self.topics.may_be_forgotten();
-            return self.welcome(now, keep_alive, out);
+            self.wake_up();
+            return self.welcome(now, greeting, out);
         }
-        if let Some(link) = self.link.take() {
+        if !goes_on && let Some(link) = self.link.take() {
             // A board that comes again is not lost; one that took over another's address means that other is.
-            link.detach(if same { Detach::Clean } else { Detach::WithWill });
+            link.detach(if known { Detach::Clean } else { Detach::WithWill });
         }
-        self.forget();
-        self.opening = Some(Opening { id, clean: connect.clean_session, keep_alive, will: None });
-        if connect.will {
+        if !known {
+            (self.topics, self.id) = (Topics::default(), None);
+        }
+        self.end_connection();
+        let start = if goes_on || !greeting.clean { Start::Resume } else { Start::Clean };
+        self.opening = Some(Box::new(Opening { id, greeting, start, will_topic: None, will: None }));
+        if greeting.will {
             self.state = State::WillTopic;
             self.send(out, &Packet::WillTopicReq);
-            self.await_answer(now);
+            // What gets lost in this conversation is for the board to repeat (§6.13): to an address that has not
+            // connected nothing is sent unasked.
+            self.timers.silence = Some(now.after(self.settings.opening_time()));
         } else {
             self.state = State::Ready;
         }
     }
 
-    pub(super) fn will_topic(&mut self, now: Time, topic: Option<WillTopic<'_>>, out: &mut Outbox) {
+    pub(super) fn will_topic(&mut self, topic: Option<WillTopic<'_>>, out: &mut Outbox) {
         let Some(opening) = &mut self.opening else { return };
         if self.state == State::WillMessage {
             // Its repetition: our question was lost.
@@ -66,53 +105,60 @@ impl Client {
             return;
         }
         let Some(will) = topic else {
-            // §5.4.7: an empty WILLTOPIC means there is to be no will.
+            // §5.4.7: an empty WILLTOPIC means there is to be no will, not even the one there was.
             self.state = State::Ready;
-            return self.answered();
+            return;
         };
         let Ok(name) = Topic::from_bytes(will.topic) else {
             self.send(out, &Packet::ConnAck(ReturnCode::InvalidTopicId));
             return self.leave(Detach::Clean);
         };
-        opening.will = Some((name, will.qos, will.retain));
+        opening.will_topic = Some((name, will.qos, will.retain));
         self.state = State::WillMessage;
         self.send(out, &Packet::WillMsgReq);
-        self.await_answer(now);
     }
 
     pub(super) fn will_message(&mut self, message: &[u8], out: &mut Outbox) {
-        match self.state {
-            State::WillMessage => {
-                let will = self.opening.as_mut().and_then(|opening| opening.will.take());
-                self.will = will.map(|(topic, qos, retain)| Will {
+        match (self.state, &mut self.opening) {
+            (State::WillMessage, Some(opening)) => {
+                let stays = opening.start == Start::Resume;
+                opening.will = opening.will_topic.take().map(|(topic, qos, retain)| Will {
                     topic,
-                    payload: bytes::Bytes::copy_from_slice(message),
+                    payload: Bytes::copy_from_slice(message),
                     qos,
                     retain,
                     delay_s: 0,
                     expiry: None,
                     properties: None,
-                    stays: false,
+                    stays,
                 });
-                self.answered();
                 self.state = State::Ready;
             }
             // Its repetition: CONNACK was lost.
-            State::Active if !self.spoke => self.greet_again(out),
+            (State::Active, None) if !self.spoke => self.greet_again(out),
             _ => {}
         }
     }
 
     pub(super) fn hello(&self) -> Option<Hello> {
-        let opening = self.opening.as_ref()?;
-        let mut hello = Hello::new(self.settings.gateway.clone(), Peer::direct(self.address), Some(opening.id.clone()));
-        if !opening.clean {
-            hello.start = Start::Resume;
-            hello.expiry = u32::MAX;
+        let Opening { id, greeting, start, will, .. } = &**self.opening.as_ref()?;
+        let vouched = match &self.way {
+            Way::Plain | Way::Encrypted => self.settings.user(id),
+            // Who has proved a name is nobody else.
+            Way::Certified(name) => Some(&**name),
+        };
+        let peer = crate::hub::peer(&self.address, &self.way);
+        let mut hello = Hello::new(self.settings.gateway.clone(), peer, Some(id.clone()));
+        if let Some(name) = vouched {
+            hello.credentials = Credentials::Vouched(name.to_owned());
         }
+        hello.start = *start;
+        hello.expiry = greeting.expiry();
+        // One message in flight to a board.
         hello.window = 1;
         hello.while_away = WhileAway::DropQos0;
-        hello.will.clone_from(&self.will);
+        hello.will.clone_from(will);
+        hello.keeps_will = !greeting.will;
         Some(hello)
     }
 
@@ -127,23 +173,30 @@ impl Client {
         };
         match answer {
             Ok(attached) => {
+                // The link it had, if any, is fenced by now.
                 self.link = Some(attached.link);
+                self.id = Some(opening.id);
+                if attached.resumed {
+                    self.topics.may_be_forgotten();
+                } else {
+                    self.topics = Topics::default();
+                }
                 self.hold(attached.lsn, Answer::ConnAck);
-                self.welcome(now, opening.keep_alive, out);
+                self.welcome(now, opening.greeting, out);
             }
             Err(refusal) => {
+                tracing::debug!(board = %self.address, id = %opening.id, %refusal, "board is not let in");
                 self.send(out, &Packet::ConnAck(code_of(&refusal)));
                 self.leave(Detach::Clean);
             }
         }
     }
 
-    fn welcome(&mut self, now: Time, keep_alive: Duration, out: &mut Outbox) {
-        if !self.held.iter().any(|held| held.answer == Answer::ConnAck) {
-            self.send(out, &Packet::ConnAck(ReturnCode::Accepted));
-        }
+    fn welcome(&mut self, now: Time, greeting: Greeting, out: &mut Outbox) {
+        self.greet_again(out);
         self.state = State::Active;
-        self.patience = keep_alive;
+        self.greeting = greeting;
+        self.patience = greeting.keep_alive();
         self.spoke = false;
         self.heard(now);
         if self.outgoing.is_some() {
@@ -152,6 +205,7 @@ impl Client {
         }
     }
 
+    /// CONNACK, unless it waits for the store.
     fn greet_again(&self, out: &mut Outbox) {
         if !self.held.iter().any(|held| held.answer == Answer::ConnAck) {
             self.send(out, &Packet::ConnAck(ReturnCode::Accepted));

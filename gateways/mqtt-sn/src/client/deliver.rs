@@ -2,12 +2,12 @@
 
 use super::{Client, State, held::Answer};
 use crate::{
-    codec::{Packet, Publish, PublishQos, ReturnCode, TopicRef, encode},
+    codec::{Packet, Publish, PublishQos, ReturnCode, encode},
     outbox::Outbox,
     topics::Standing,
 };
 use std::num::NonZeroU16;
-use waystation_broker::{Budget, Delivery, Pick, Settle, Stage, Tag, Taken, Time, Topic};
+use waystation_broker::{Budget, Delivery, Pick, Qos, Settle, Stage, Tag, Taken, Time, Topic};
 
 /// Most messages of QoS 0 in one turn; the rest follows in the next.
 const MAX_BURST: usize = 32;
@@ -18,18 +18,29 @@ const PUBLISH_HEAD: usize = 9;
 /// Octets before a REGISTER's topic name.
 const REGISTER_HEAD: usize = 8;
 
+/// Octets around a wireless node id: length, type, control (§5.5).
+const ENCAPSULATION_HEAD: usize = 3;
+
 /// The bit of the flags octet that says "perhaps again" (§5.3.4).
 const DUP: u8 = 0b1000_0000;
 
 /// What the board has not answered yet.
 #[derive(Debug)]
 pub(super) enum Outgoing {
-    /// REGISTER. `then`: the PUBLISH that was refused for its topic id and goes out again under the new one.
-    Registering { datagram: Vec<u8>, topic_id: u16, msg_id: u16, then: Option<(Tag, Vec<u8>)> },
+    /// REGISTER, and what goes out after it.
+    Registering { datagram: Vec<u8>, topic_id: u16, msg_id: u16, then: Option<Refused> },
     /// PUBLISH. `registered`: it was refused for its topic id before.
-    Published { datagram: Vec<u8>, tag: Tag, topic: Topic, registered: bool },
+    Published { datagram: Vec<u8>, tag: Tag, topic: Topic, qos: Qos, registered: bool },
     /// PUBREC came; its PUBREL waits for the store, or for PUBCOMP.
     Releasing { tag: Tag, sent: bool },
+}
+
+/// A PUBLISH that the board refused for its topic id; it goes out again under a new one.
+#[derive(Debug)]
+pub(super) struct Refused {
+    tag: Tag,
+    qos: Qos,
+    datagram: Vec<u8>,
 }
 
 impl Client {
@@ -38,34 +49,47 @@ impl Client {
         if !self.takes_deliveries() {
             return;
         }
-        let budget = Budget { messages: MAX_BURST, bytes: MAX_BURST * self.settings.max_datagram };
+        let at_most = match self.state {
+            State::Awake => MAX_BURST.min(usize::try_from(self.left_of_visit).unwrap_or(MAX_BURST)),
+            _ => MAX_BURST,
+        };
+        let max_datagram = self.room();
+        let budget = Budget { messages: at_most, bytes: at_most * max_datagram };
         let Some(link) = &mut self.link else { return };
-        let mut round =
-            Round { topics: &self.topics, max_datagram: self.settings.max_datagram, to: self.address, out, next: None };
+        let mut round = Round { topics: &self.topics, max_datagram, to: &self.address, out, next: None };
         let mut sent = link.take(Pick::Inflight, budget, |delivery| round.visit(delivery));
-        if round.next.is_none() {
+        if round.next.is_none() && sent < at_most {
+            let budget = Budget { messages: at_most - sent, ..budget };
             sent += link.take(Pick::Unsent, budget, |delivery| round.visit(delivery));
         }
-        match round.next {
+        let next = round.next;
+        self.left_of_visit = self.left_of_visit.saturating_sub(u32::try_from(sent).unwrap_or(u32::MAX));
+        match next {
             Some(Next::Register(topic)) => self.offer(now, &topic, None, out),
             Some(Next::Await(outgoing)) => {
                 self.outgoing = Some(outgoing);
                 self.await_answer(now);
             }
             // `take` says so itself if there is more.
-            None if sent > 0 => {}
+            None if sent > 0 && self.left_of_visit > 0 => {}
             None => self.end_of_visit(out),
         }
     }
 
-    fn offer(&mut self, now: Time, topic: &Topic, then: Option<(Tag, Vec<u8>)>, out: &mut Outbox) {
+    /// Octets of the largest message, without what a forwarder needs.
+    fn room(&self) -> usize {
+        let wrapping = self.address.node.as_ref().map_or(0, |node| node.len() + ENCAPSULATION_HEAD);
+        self.settings.max_datagram.saturating_sub(wrapping)
+    }
+
+    fn offer(&mut self, now: Time, topic: &Topic, then: Option<Refused>, out: &mut Outbox) {
         let topic_id = self.topics.offer(topic);
         self.next_msg_id = self.next_msg_id.checked_add(1).unwrap_or(1);
         let msg_id = self.next_msg_id;
         let mut datagram = Vec::new();
         let register = Packet::Register { topic_id, msg_id, name: topic.as_str().as_bytes() };
         if encode(&register, &mut datagram).is_ok() {
-            out.push_bytes(self.address, &datagram);
+            out.push_bytes(&self.address, &datagram);
         }
         self.outgoing = Some(Outgoing::Registering { datagram, topic_id, msg_id, then });
         self.await_answer(now);
@@ -84,21 +108,24 @@ impl Client {
         let Some(Outgoing::Registering { then, .. }) = self.outgoing.take() else { return };
         self.answered();
         match then {
-            Some((tag, mut datagram)) if code == ReturnCode::Accepted => {
+            Some(Refused { tag, qos, mut datagram }) if code == ReturnCode::Accepted => {
                 rename(&mut datagram, id);
-                out.push_bytes(self.address, &datagram);
-                if let Some(topic) = self.topics.resolve(TopicRef::Normal(id), &self.settings.predefined) {
-                    self.outgoing = Some(Outgoing::Published { datagram, tag, topic, registered: true });
+                out.push_bytes(&self.address, &datagram);
+                if let Some(topic) = self.topics.topic(id).cloned() {
+                    self.outgoing = Some(Outgoing::Published { datagram, tag, topic, qos, registered: true });
                     self.await_answer(now);
                 }
             }
-            Some((tag, _)) => self.settle(tag, Settle::Rejected),
+            Some(Refused { tag, .. }) => self.settle(tag, Settle::Rejected),
             None => {}
         }
     }
 
     pub(super) fn acknowledged(&mut self, now: Time, id: u16, msg_id: u16, code: ReturnCode, out: &mut Outbox) {
-        let ours = matches!(&self.outgoing, Some(Outgoing::Published { tag, .. }) if tag.0.get() == msg_id);
+        // QoS 2 is not accepted by PUBACK, only refused.
+        let fits = |qos: Qos| qos == Qos::AtLeastOnce || code != ReturnCode::Accepted;
+        let ours = matches!(&self.outgoing, Some(Outgoing::Published { tag, qos, .. })
+            if tag.0.get() == msg_id && fits(*qos));
         if !ours {
             if code == ReturnCode::InvalidTopicId {
                 // A QoS 0 PUBLISH the board did not understand: it is lost, the next is registered first.
@@ -109,18 +136,21 @@ impl Client {
         if code == ReturnCode::Congestion {
             return; // The retry timer tries again.
         }
-        let Some(Outgoing::Published { datagram, tag, topic, registered }) = self.outgoing.take() else { return };
+        let Some(Outgoing::Published { datagram, tag, topic, qos, registered }) = self.outgoing.take() else { return };
         self.answered();
         match code {
             ReturnCode::Accepted => self.settle(tag, Settle::Acknowledged),
-            ReturnCode::InvalidTopicId if !registered => self.offer(now, &topic, Some((tag, datagram)), out),
+            ReturnCode::InvalidTopicId if !registered => {
+                self.offer(now, &topic, Some(Refused { tag, qos, datagram }), out);
+            }
             _ => self.settle(tag, Settle::Rejected),
         }
     }
 
-    pub(super) fn received(&mut self, _now: Time, msg_id: u16, out: &mut Outbox) {
+    pub(super) fn received(&mut self, msg_id: u16, out: &mut Outbox) {
         let Some(tag) = NonZeroU16::new(msg_id).map(Tag) else { return };
         match &self.outgoing {
+            Some(Outgoing::Published { tag: expected, qos: Qos::AtLeastOnce, .. }) if *expected == tag => {}
             Some(Outgoing::Published { tag: expected, .. }) if *expected == tag => {
                 let Some(link) = &mut self.link else { return };
                 let lsn = link.settle(&[(tag, Settle::Received)], &mut Vec::new());
@@ -146,7 +176,7 @@ impl Client {
         }
     }
 
-    pub(super) fn completed(&mut self, _now: Time, msg_id: u16, _out: &mut Outbox) {
+    pub(super) fn completed(&mut self, msg_id: u16) {
         if let Some(Outgoing::Releasing { tag, .. }) = self.outgoing
             && tag.0.get() == msg_id
         {
@@ -159,20 +189,16 @@ impl Client {
     /// Sends again what is unanswered (§6.13).
     pub(super) fn repeat(&mut self, out: &mut Outbox) {
         match &mut self.outgoing {
-            Some(Outgoing::Registering { datagram, .. }) => out.push_bytes(self.address, datagram),
+            Some(Outgoing::Registering { datagram, .. }) => out.push_bytes(&self.address, datagram),
             Some(Outgoing::Published { datagram, .. }) => {
                 mark_repeated(datagram);
-                out.push_bytes(self.address, datagram);
+                out.push_bytes(&self.address, datagram);
             }
             Some(Outgoing::Releasing { tag, sent: true }) => {
-                out.push(self.address, &Packet::PubRel { msg_id: tag.0.get() });
+                out.push(&self.address, &Packet::PubRel { msg_id: tag.0.get() });
             }
             Some(Outgoing::Releasing { .. }) => {}
-            None => match self.state {
-                State::WillTopic => out.push(self.address, &Packet::WillTopicReq),
-                State::WillMessage => out.push(self.address, &Packet::WillMsgReq),
-                _ => {}
-            },
+            None => {}
         }
     }
 
@@ -188,7 +214,7 @@ impl Client {
 struct Round<'a> {
     topics: &'a crate::topics::Topics,
     max_datagram: usize,
-    to: std::net::SocketAddr,
+    to: &'a crate::address::Address,
     out: &'a mut Outbox,
     next: Option<Next>,
 }
@@ -237,7 +263,8 @@ impl Round<'_> {
             }
             self.out.push_bytes(self.to, &datagram);
             let topic = topic.clone();
-            self.next = Some(Next::Await(Outgoing::Published { datagram, tag, topic, registered: false }));
+            self.next =
+                Some(Next::Await(Outgoing::Published { datagram, tag, topic, qos: delivery.qos, registered: false }));
         } else {
             self.out.push(self.to, &publish);
         }

@@ -5,17 +5,23 @@ use super::{
     held::{Answer, MAX_HELD},
 };
 use crate::{
-    codec::{Packet, Publish, PublishQos, ReturnCode},
+    codec::{Packet, Publish, PublishQos, ReturnCode, TopicRef},
     outbox::Outbox,
+    topics::short_topic,
 };
-use std::num::NonZeroU16;
-use waystation_broker::{Outcome, Publish as Message, Qos};
+use std::{cell::RefCell, num::NonZeroU16};
+use waystation_broker::{Outcome, Publish as Message, Qos, Receipt, Topic};
 
 /// Most messages staged before they are routed.
 const MAX_STAGED: usize = 256;
 
+thread_local! {
+    /// Receipts of one flush; kept for the room it grew.
+    static RECEIPTS: RefCell<Vec<Receipt>> = const { RefCell::new(Vec::new()) };
+}
+
 /// A message that the next flush answers.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Staged {
     qos: Qos,
     topic_id: u16,
@@ -24,7 +30,7 @@ pub(super) struct Staged {
 
 impl Staged {
     /// `None` for QoS 0.
-    fn answer(&self) -> Option<Answer> {
+    fn answer(self) -> Option<Answer> {
         match self.qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce => Some(Answer::PubAck { topic_id: self.topic_id, msg_id: self.msg_id }),
@@ -55,7 +61,7 @@ impl Client {
         {
             return Ok(()); // A repetition; the answer is on its way.
         }
-        let topic = self.topics.resolve(publish.topic, &self.settings.predefined).ok_or(ReturnCode::InvalidTopicId)?;
+        let topic = self.resolve(publish.topic).ok_or(ReturnCode::InvalidTopicId)?;
         if self.staged.len() >= MAX_STAGED {
             self.flush(out);
         }
@@ -74,17 +80,26 @@ impl Client {
         Ok(())
     }
 
+    /// The topic the board means. `None`: an id nobody gave, or a short name that is no topic.
+    pub(super) fn resolve(&self, reference: TopicRef) -> Option<Topic> {
+        match reference {
+            TopicRef::Normal(id) => self.topics.topic(id).cloned(),
+            TopicRef::Predefined(id) => self.settings.predefined(self.id.as_ref(), id).cloned(),
+            TopicRef::Short(name) => short_topic(name).ok(),
+        }
+    }
+
     /// Routes what is staged, and holds or refuses.
     pub(super) fn flush(&mut self, out: &mut Outbox) {
         if self.staged.is_empty() {
             return;
         }
         let Some(link) = &mut self.link else { return self.staged.clear() };
-        let mut receipts = Vec::with_capacity(self.staged.len());
+        let mut receipts = RECEIPTS.take();
         let lsn = link.publisher().flush(&mut receipts);
-        let staged = std::mem::take(&mut self.staged);
-        for receipt in receipts {
-            let Some(staged) = usize::try_from(receipt.token).ok().and_then(|at| staged.get(at)) else { continue };
+        for receipt in receipts.drain(..) {
+            let staged = usize::try_from(receipt.token).ok().and_then(|at| self.staged.get(at).copied());
+            let Some(staged) = staged else { continue };
             match (receipt.outcome, staged.answer()) {
                 (Outcome::Accepted { .. } | Outcome::Duplicate, Some(answer)) => self.hold(lsn, answer),
                 (Outcome::QuotaExceeded | Outcome::StoreUnavailable, Some(_)) => {
@@ -94,6 +109,8 @@ impl Client {
                 _ => {}
             }
         }
+        self.staged.clear();
+        RECEIPTS.set(receipts);
     }
 
     /// PUBREL: the board may use the message id again.

@@ -56,7 +56,7 @@ impl Client {
     fn filter(&self, name: TopicName<'_>) -> Option<Filter> {
         match name {
             TopicName::Name(name) => Filter::parse(std::str::from_utf8(name).ok()?).ok(),
-            TopicName::Predefined(id) => Filter::parse(self.settings.predefined.topic(id)?.as_str()).ok(),
+            TopicName::Predefined(id) => Filter::parse(self.settings.predefined(self.id.as_ref(), id)?.as_str()).ok(),
             TopicName::Short(name) => Filter::parse(std::str::from_utf8(&name).ok()?).ok(),
         }
     }
@@ -66,7 +66,7 @@ impl Client {
         match name {
             TopicName::Name(_) => Topic::parse(filter.pattern()).map_or(0x0000, |topic| self.topics.id_for(&topic)),
             TopicName::Predefined(id) => {
-                if let Some(topic) = self.settings.predefined.topic(id) {
+                if let Some(topic) = self.settings.predefined(self.id.as_ref(), id) {
                     self.topics.knows_predefined(topic, id);
                 }
                 id

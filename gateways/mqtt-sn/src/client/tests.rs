@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     codec::{Connect, Publish, PublishQos, SubAck, Subscribe, TopicName, TopicRef, WillTopic, decode},
-    config::PredefinedTopics,
+    config::{Config, MessagesPerWake, PredefinedTopics},
 };
 use futures_util::FutureExt;
 use std::task::Waker;
@@ -15,6 +15,7 @@ const AT: &str = "127.0.0.1:5000";
 struct Scene {
     clock: Arc<ManualClock>,
     broker: Broker,
+    config: Config,
 }
 
 struct Board<'a> {
@@ -26,19 +27,14 @@ impl Scene {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
         let broker = Broker::new(Parts::in_memory(Limits::default(), clock.clone()));
-        Self { clock, broker }
+        let predefined_topics = PredefinedTopics([(1, "sensors/temperature".to_owned())].into());
+        Self { clock, broker, config: Config { predefined_topics, ..Config::default() } }
     }
 
     fn board(&self, address: &str) -> Board<'_> {
-        let predefined = PredefinedTopics([(1, "sensors/temperature".to_owned())].into());
-        let settings = Settings {
-            gateway: "mqtt_sn".into(),
-            retry_interval: Duration::from_secs(10),
-            retry_count: 3,
-            max_datagram: 1_400,
-            predefined: Predefined::new(&predefined),
-        };
-        Board { scene: self, client: Client::new(Arc::new(settings), address.parse().unwrap()) }
+        let address = Address::direct(0, address.parse().unwrap());
+        let settings = Arc::new(Settings::new("mqtt_sn".into(), &self.config));
+        Board { scene: self, client: Client::new(settings, address, Way::Plain) }
     }
 
     fn connected(&self, id: &str) -> Board<'_> {
@@ -80,7 +76,7 @@ impl Board<'_> {
                 self.client.handle_attached(now, answer, &mut out);
             }
         }
-        out.iter().map(|(_, bytes)| format!("{:?}", decode(bytes).unwrap())).collect()
+        out.of_socket(0).map(|(_, bytes)| format!("{:?}", decode(bytes).unwrap())).collect()
     }
 
     fn subscribes(&mut self, filter: &str, qos: Qos) -> u16 {
@@ -89,7 +85,7 @@ impl Board<'_> {
         let packet = Packet::Subscribe(Subscribe { dup: false, qos, msg_id: 9, topic });
         self.client.handle_packet(now, &packet, &mut out);
         self.client.finish(now, &mut out);
-        let (_, bytes) = out.iter().next().unwrap();
+        let (_, bytes) = out.of_socket(0).next().unwrap();
         let Packet::SubAck(SubAck { topic_id, code: ReturnCode::Accepted, .. }) = decode(bytes).unwrap() else {
             panic!("no SUBACK: {:?}", decode(bytes))
         };
@@ -227,7 +223,8 @@ fn a_lost_board_has_its_will_published_and_one_that_says_goodbye_has_not() {
         let mut board = scene.board(AT);
         let packet = Connect { will: true, clean_session: true, protocol_id: 1, duration_s: 10, client_id: b"w" };
         assert_eq!(board.says(&Packet::Connect(packet)), ["WillTopicReq"]);
-        assert_eq!(board.after(10), ["WillTopicReq"]);
+        assert!(board.after(5).is_empty(), "an address that has not connected is sent nothing unasked");
+        assert_eq!(board.says(&Packet::Connect(packet)), ["WillTopicReq"]);
         let topic = Some(WillTopic { qos: Qos::AtMostOnce, retain: false, topic: b"ww" });
         assert_eq!(board.says(&Packet::WillTopic(topic)), ["WillMsgReq"]);
         assert_eq!(board.says(&Packet::WillMsg(b"gone")), ["ConnAck(Accepted)"]);
@@ -293,4 +290,235 @@ fn a_board_whose_id_comes_from_elsewhere_is_told_to_go() {
     assert_eq!(second.says(&connect("b", true)), ["ConnAck(Accepted)"]);
     assert_eq!(first.hears(), ["Disconnect { duration_s: None }"]);
     assert!(first.client.is_gone());
+}
+
+fn sleeps(seconds: u16) -> Packet<'static> {
+    Packet::Disconnect { duration_s: Some(seconds) }
+}
+
+/// A sleeping subscriber of `a/b`, and what it knows the topic by.
+fn sleeper<'a>(scene: &'a Scene, id: &'a str, qos: Qos) -> (Board<'a>, Board<'a>, u16) {
+    let (mut from, mut to) = (scene.connected("from"), scene.connected(id));
+    from.says(&Packet::Register { topic_id: 0, msg_id: 1, name: b"a/b" });
+    let topic_id = to.subscribes("a/b", qos);
+    to.says(&sleeps(600));
+    (from, to, topic_id)
+}
+
+#[test]
+fn connect_from_asleep_is_the_way_back_to_active_whatever_its_flags_say() {
+    for (clean_session, will) in [(true, false), (false, false), (true, true)] {
+        let scene = Scene::new();
+        let (mut from, mut to, id) = sleeper(&scene, "to", Qos::AtLeastOnce);
+        from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 2, b"x"));
+        let packet = Connect { will, clean_session, protocol_id: 1, duration_s: 60, client_id: b"to" };
+        let mut heard = to.says(&Packet::Connect(packet));
+        if will {
+            assert_eq!(heard, ["WillTopicReq"]);
+            heard = to.says(&Packet::WillTopic(None));
+        }
+        let register = Packet::Register { topic_id: id, msg_id: 1, name: b"a/b" };
+        assert_eq!(heard, ["ConnAck(Accepted)".to_owned(), format!("{register:?}")]);
+        let heard = to.says(&Packet::RegAck { topic_id: id, msg_id: 1, code: ReturnCode::Accepted });
+        assert!(heard[0].contains("payload: [120]"), "{heard:?}");
+        assert_eq!(to.client.status().map(|status| status.standing), Some(Standing::Active));
+    }
+}
+
+#[test]
+fn an_active_board_that_asks_for_a_clean_session_begins_anew() {
+    let scene = Scene::new();
+    let (mut from, mut to) = (scene.connected("from"), scene.connected("to"));
+    from.says(&Packet::Register { topic_id: 0, msg_id: 1, name: b"a/b" });
+    to.subscribes("a/b", Qos::AtLeastOnce);
+    assert_eq!(to.says(&connect("to", true)), ["ConnAck(Accepted)"]);
+    from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 2, b"x"));
+    assert!(to.hears().is_empty());
+}
+
+#[test]
+fn a_visit_brings_no_more_than_the_configured_number_of_messages() {
+    let mut scene = Scene::new();
+    scene.config.max_messages_per_wake = MessagesPerWake::AtMost(2.try_into().unwrap());
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+        let (mut from, mut to, id) = sleeper(&scene, "to", qos);
+        for n in 0..5 {
+            from.says(&publish(TopicRef::Normal(1), qos, 10 + n, &[u8::try_from(n).unwrap()]));
+        }
+        let mut visits = Vec::new();
+        for _ in 0..3 {
+            let mut heard = to.says(&Packet::PingReq { client_id: b"to" });
+            let mut messages = heard.iter().filter(|text| text.starts_with("Publish")).count();
+            while heard.last().is_some_and(|text| text != "PingResp") {
+                let last = heard.last().unwrap();
+                let msg_id = last.split("msg_id: ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+                heard = to.says(&puback(id, msg_id, ReturnCode::Accepted));
+                messages += heard.iter().filter(|text| text.starts_with("Publish")).count();
+            }
+            visits.push(messages);
+            assert!(to.hears().is_empty(), "after PINGRESP comes silence");
+        }
+        assert_eq!(visits, [2, 2, 1], "{qos:?}");
+        assert_eq!(to.says(&Packet::PingReq { client_id: b"to" }), ["PingResp"]);
+        to.says(&Packet::Disconnect { duration_s: None });
+    }
+}
+
+#[test]
+fn qos_0_is_kept_for_a_sleeper_unless_that_is_switched_off() {
+    for (kept, expected) in [(true, 2), (false, 1)] {
+        let mut scene = Scene::new();
+        scene.config.queue_qos0_asleep = kept;
+        let (mut from, mut to, _) = sleeper(&scene, "to", Qos::AtMostOnce);
+        from.says(&publish(TopicRef::Normal(1), Qos::AtMostOnce, 0, b"x"));
+        assert_eq!(to.says(&Packet::PingReq { client_id: b"to" }).len(), expected);
+        to.says(&connect("to", false));
+        from.says(&publish(TopicRef::Normal(1), Qos::AtMostOnce, 0, b"y"));
+        assert_eq!(to.hears().len(), 1, "awake it gets them all");
+    }
+}
+
+#[test]
+fn the_sleep_duration_replaces_the_keep_alive_and_starts_anew_at_each_wake() {
+    let scene = Scene::new();
+    let (_, mut to, _) = sleeper(&scene, "to", Qos::AtMostOnce);
+    for _ in 0..3 {
+        assert!(to.after(650).is_empty() && !to.client.is_gone(), "a tenth more than it said is tolerated");
+        assert_eq!(to.says(&Packet::PingReq { client_id: b"to" }), ["PingResp"]);
+    }
+    assert_eq!(to.says(&sleeps(10)), ["Disconnect { duration_s: None }"]);
+    to.after(14);
+    assert!(!to.client.is_gone());
+    to.after(2);
+    assert_eq!(to.client.status().map(|status| status.standing), Some(Standing::Lost));
+}
+
+#[test]
+fn a_message_unacknowledged_before_sleep_comes_first_at_the_next_wake() {
+    let scene = Scene::new();
+    let (mut from, mut to) = (scene.connected("from"), scene.connected("to"));
+    from.says(&Packet::Register { topic_id: 0, msg_id: 1, name: b"a/b" });
+    let id = to.subscribes("a/b", Qos::AtLeastOnce);
+    from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 2, b"x"));
+    assert_eq!(to.hears().len(), 1);
+    to.says(&sleeps(600));
+    assert!(to.after(500).is_empty(), "a sleeper is left alone");
+    let heard = to.says(&Packet::PingReq { client_id: b"to" });
+    assert!(heard.len() == 1 && heard[0].contains("dup: true"), "{heard:?}");
+    assert_eq!(to.says(&puback(id, 1, ReturnCode::Accepted)), ["PingResp"]);
+}
+
+#[test]
+fn a_sleeper_that_does_not_acknowledge_is_left_alone_after_the_last_retry() {
+    let scene = Scene::new();
+    let (mut from, mut to, _) = sleeper(&scene, "to", Qos::AtLeastOnce);
+    from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 2, b"x"));
+    assert_eq!(to.says(&Packet::PingReq { client_id: b"to" }).len(), 1);
+    for _ in 0..3 {
+        assert_eq!(to.after(10).len(), 1);
+    }
+    assert!(to.after(10).is_empty() && !to.client.is_gone());
+    assert_eq!(to.says(&Packet::PingReq { client_id: b"to" }).len(), 1);
+}
+
+fn mortal(will: bool, clean_session: bool) -> Packet<'static> {
+    Packet::Connect(Connect { will, clean_session, protocol_id: 1, duration_s: 10, client_id: b"w" })
+}
+
+fn will_topic() -> Packet<'static> {
+    Packet::WillTopic(Some(WillTopic { qos: Qos::AtMostOnce, retain: false, topic: b"ww" }))
+}
+
+/// Loses the board and tells what its will said.
+fn will_of(scene: &Scene, board: &mut Board<'_>) -> Vec<String> {
+    let mut watcher = scene.connected("watcher");
+    watcher.subscribes("ww", Qos::AtMostOnce);
+    board.after(16);
+    assert!(board.client.is_gone());
+    watcher.hears()
+}
+
+#[test]
+fn the_will_stays_with_a_persistent_session_until_it_is_replaced_or_deleted() {
+    let scene = Scene::new();
+    let mut board = scene.board(AT);
+    board.says(&mortal(true, false));
+    board.says(&will_topic());
+    assert_eq!(board.says(&Packet::WillMsg(b"one")), ["ConnAck(Accepted)"]);
+    board.says(&Packet::Disconnect { duration_s: None });
+    // §6.3: neither flag set, everything stays as it was.
+    board.says(&mortal(false, false));
+    assert!(will_of(&scene, &mut board)[0].contains("111, 110, 101"));
+    // Changed while connected, also asleep (§6.4).
+    board.says(&mortal(false, false));
+    board.says(&sleeps(10));
+    assert_eq!(board.says(&Packet::WillMsgUpd(b"two")), ["WillMsgResp(Accepted)"]);
+    assert!(will_of(&scene, &mut board)[0].contains("116, 119, 111"));
+    // §6.3: the Will flag and an empty WILLTOPIC delete it.
+    board.says(&mortal(true, false));
+    assert_eq!(board.says(&Packet::WillTopic(None)), ["ConnAck(Accepted)"]);
+    assert!(will_of(&scene, &mut board).is_empty());
+    board.says(&mortal(false, false));
+    assert_eq!(board.says(&Packet::WillMsgUpd(b"three")), ["WillMsgResp(NotSupported)"]);
+    // A new one by update alone; a clean session has none.
+    let topic = Some(WillTopic { qos: Qos::AtMostOnce, retain: false, topic: b"ww" });
+    assert_eq!(board.says(&Packet::WillTopicUpd(topic)), ["WillTopicResp(Accepted)"]);
+    board.says(&mortal(false, true));
+    assert!(will_of(&scene, &mut board).is_empty());
+}
+
+#[test]
+fn an_empty_willtopicupd_deletes_the_will() {
+    let scene = Scene::new();
+    let mut board = scene.board(AT);
+    board.says(&mortal(true, true));
+    board.says(&will_topic());
+    board.says(&Packet::WillMsg(b"gone"));
+    assert_eq!(board.says(&Packet::WillTopicUpd(None)), ["WillTopicResp(Accepted)"]);
+    assert!(will_of(&scene, &mut board).is_empty());
+}
+
+#[test]
+fn a_will_conversation_that_is_not_finished_is_forgotten() {
+    let scene = Scene::new();
+    let mut board = scene.board(AT);
+    assert_eq!(board.says(&mortal(true, true)), ["WillTopicReq"]);
+    assert_eq!(board.says(&mortal(true, true)), ["WillTopicReq"], "a repetition is answered kindly");
+    assert_eq!(board.says(&will_topic()), ["WillMsgReq"]);
+    assert_eq!(board.says(&will_topic()), ["WillMsgReq"]);
+    assert!(board.says(&Packet::PingReq { client_id: b"" }).is_empty(), "it is not connected");
+    assert!(board.after(41).is_empty() && board.client.is_gone());
+    assert_eq!(board.client.status(), None);
+}
+
+#[test]
+fn a_message_too_large_for_the_board_is_dropped_and_counted_and_the_next_one_comes() {
+    let mut scene = Scene::new();
+    scene.config.max_datagram = 64;
+    let (mut from, mut to) = (scene.connected("from"), scene.connected("to"));
+    from.says(&Packet::Register { topic_id: 0, msg_id: 1, name: b"a/b" });
+    let id = to.subscribes("a/b", Qos::AtLeastOnce);
+    from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 2, &[7; 60]));
+    from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 3, b"small"));
+    let heard = to.hears();
+    assert!(heard.len() == 1 && heard[0].contains(&format!("Normal({id})")), "{heard:?}");
+    assert_eq!(scene.broker.metrics().dropped(waystation_broker::DropCause::TooLarge), 1);
+}
+
+#[test]
+fn answers_that_do_not_fit_the_qos_change_nothing() {
+    let scene = Scene::new();
+    let (mut from, mut to) = (scene.connected("from"), scene.connected("to"));
+    from.says(&Packet::Register { topic_id: 0, msg_id: 1, name: b"a/b" });
+    let id = to.subscribes("a/b", Qos::ExactlyOnce);
+    from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 2, b"x"));
+    to.hears();
+    assert!(to.says(&Packet::PubRec { msg_id: 1 }).is_empty());
+    to.says(&puback(id, 1, ReturnCode::Accepted));
+    from.says(&publish(TopicRef::Normal(1), Qos::ExactlyOnce, 3, b"y"));
+    assert_eq!(to.hears().len(), 1);
+    assert!(to.says(&puback(id, 2, ReturnCode::Accepted)).is_empty());
+    assert_eq!(to.says(&Packet::PubRec { msg_id: 2 }), ["PubRel { msg_id: 2 }"]);
+    assert!(to.says(&Packet::PubComp { msg_id: 2 }).is_empty());
+    assert_eq!(scene.broker.waiting(), 0);
 }

@@ -1,4 +1,4 @@
-//! Changing the will while connected (§6.4).
+//! Changing the will while connected, asleep or not (§6.4).
 
 use super::{
     Client, code_of,
@@ -17,9 +17,10 @@ impl Client {
             // §5.4.22: an empty one deletes topic and message.
             None => Ok(None),
             Some(new) => Topic::from_bytes(new.topic).map_err(|_| ReturnCode::InvalidTopicId).map(|topic| {
-                let payload = self.will.as_ref().map(|old| old.payload.clone()).unwrap_or_default();
+                let payload = self.will().map(|old| old.payload).unwrap_or_default();
+                let stays = self.link.as_ref().is_some_and(|link| link.expiry() > 0);
                 let (qos, retain) = (new.qos, new.retain);
-                Some(Will { topic, payload, qos, retain, delay_s: 0, expiry: None, properties: None, stays: false })
+                Some(Will { topic, payload, qos, retain, delay_s: 0, expiry: None, properties: None, stays })
             }),
         };
         if let Err(code) = will.and_then(|will| self.set_will(will, Answer::WillTopicResp)) {
@@ -29,11 +30,15 @@ impl Client {
 
     pub(super) fn will_message_update(&mut self, message: &[u8], out: &mut Outbox) {
         // Without a topic there is nothing the message could belong to.
-        let will = self.will.clone().ok_or(ReturnCode::NotSupported);
+        let will = self.will().ok_or(ReturnCode::NotSupported);
         let will = will.map(|will| Some(Will { payload: Bytes::copy_from_slice(message), ..will }));
         if let Err(code) = will.and_then(|will| self.set_will(will, Answer::WillMsgResp)) {
             self.send(out, &Packet::WillMsgResp(code));
         }
+    }
+
+    fn will(&self) -> Option<Will> {
+        self.link.as_ref()?.will()
     }
 
     fn set_will(&mut self, will: Option<Will>, answer: Answer) -> Result<(), ReturnCode> {
@@ -41,8 +46,7 @@ impl Client {
             return Err(ReturnCode::Congestion);
         }
         let Some(link) = &mut self.link else { return Ok(()) };
-        let lsn = link.set_will(will.clone()).map_err(code_of)?;
-        self.will = will;
+        let lsn = link.set_will(will).map_err(code_of)?;
         self.hold(lsn, answer);
         Ok(())
     }

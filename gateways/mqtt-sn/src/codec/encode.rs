@@ -37,6 +37,14 @@ pub fn encode(packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), TooLong> {
     Ok(())
 }
 
+/// Appends what stands before a message that a forwarder is to hand on (§5.5).
+///
+/// # Errors
+/// More than 252 octets of wireless node id.
+pub fn encapsulate(radius: u8, node: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
+    encode(&Packet::Encapsulated { radius, node, message: &[] }, out)
+}
+
 /// The message type and what follows the fixed fields.
 fn parts<'a>(packet: &Packet<'a>, fixed: &mut Fixed) -> (u8, &'a [u8]) {
     match *packet {

@@ -1,6 +1,8 @@
-//! The gateway over loopback UDP: as the kit's contract has it, and board to board.
+//! The gateway over loopback UDP: as the kit's contract has it, board to board, and octet by octet.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail their test")]
+
+mod addresses;
 
 use std::{any::Any, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
@@ -45,15 +47,22 @@ struct Server {
     address: SocketAddr,
 }
 
+impl Server {
+    fn end(self) {
+        self.scene.cx.loops.shutdown();
+    }
+}
+
 async fn server() -> Server {
+    let predefined_topics = PredefinedTopics([(1, "sensors/temperature".to_owned())].into());
+    server_with(Config { predefined_topics, ..Config::default() }).await
+}
+
+async fn server_with(config: Config) -> Server {
     let broker = Broker::new(Parts::in_memory(Limits::default(), Arc::new(SystemClock::default())));
     // Starting a loop waits for its thread.
     let scene = tokio::task::block_in_place(|| Scene::with_broker(MqttSn::KIND, broker));
-    let config = Config {
-        listen: Listen(vec![([127, 0, 0, 1], 0).into()]),
-        predefined_topics: PredefinedTopics([(1, "sensors/temperature".to_owned())].into()),
-        ..Config::default()
-    };
+    let config = Config { listen: Listen(vec![([127, 0, 0, 1], 0).into()]), ..config };
     let registry = Registry::default().with::<MqttSn>();
     let kind = registry.kind(MqttSn::KIND).unwrap();
     let table = toml::Table::try_from(&config).unwrap();
