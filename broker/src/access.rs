@@ -4,7 +4,7 @@ mod peer;
 mod rights;
 
 pub use peer::Peer;
-pub(crate) use rights::Rights;
+pub(crate) use rights::{Policy, Rights};
 
 use crate::{
     clock::Time,

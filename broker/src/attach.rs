@@ -1,8 +1,9 @@
 //! The only way to a session: authenticate, fence the old holder, make or resume.
 
 use crate::{
-    access::{ClientId, Principal, Refusal},
+    access::{ClientId, Policy, Principal, Refusal},
     broker::{Broker, Core},
+    limits::Overflow,
     link::{Attached, Hello, Link, Lsn, Reason, Start, Takeover},
     message::Will,
     session::{
@@ -51,10 +52,23 @@ impl Core {
                 return Err(Refusal::WillRefused);
             }
         }
+        if self.would_reject(&hello) && !self.rights.may_reject(&principal, hello.client_id.as_ref(), hello.peer) {
+            return Err(Refusal::NotAuthorized);
+        }
         // Counted before anything is made; a takeover gives the old holder's place back when it is fenced.
         let connection = Connection::of(&hello, self.gateways.of(&hello.gateway));
         self.count_connection(&connection)?;
         self.open(hello, principal).inspect_err(|_| self.uncount(&connection))
+    }
+
+    /// Whether this makes a session that may refuse other people's messages, where there was none.
+    fn would_reject(&self, hello: &Hello) -> bool {
+        let limits = &self.budget.limits;
+        let rejects = hello.options.overflow == Some(Overflow::Reject) && limits.overflow != Overflow::Reject;
+        rejects && {
+            let there = hello.client_id.as_ref().and_then(|id| self.sessions.read().get(id).cloned());
+            there.is_none_or(|session| session.state.lock().overflow(limits) != Overflow::Reject)
+        }
     }
 
     fn open(self: &Arc<Self>, hello: Hello, principal: Principal) -> Result<Attached, Refusal> {
@@ -164,7 +178,7 @@ impl Core {
             if state.principal != principal {
                 // Other rights apply to what waits and to what is subscribed.
                 state.principal = principal.clone();
-                state.policy = 0;
+                state.policy = Policy::NONE;
                 self.router.bump();
             }
             let resend = state.inflight.rest();
@@ -178,7 +192,7 @@ impl Core {
             let kept = state.will.take().filter(|will| will.stays && hello.keeps_will);
             state.will = hello.will.map(Box::new).or(kept);
             state.dozing = false;
-            let rejects = state.overflow(limits) == crate::limits::Overflow::Reject;
+            let rejects = state.overflow(limits) == Overflow::Reject;
             session.set_trait(REJECTS, rejects);
             session.set_trait(PROPERTIES, hello.properties);
             if session.has(KEPT) && expiry == 0 {

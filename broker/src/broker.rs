@@ -174,7 +174,8 @@ impl Broker {
         if !self.0.rights.may_receive(who, None, topic) {
             return Err(Refusal::NotAuthorized);
         }
-        Ok(self.0.retained.read().get(topic.as_str(), self.0.clock.now()).cloned())
+        let message = self.0.retained.read().get(topic.as_str(), self.0.clock.now()).cloned();
+        Ok(message.filter(|message| self.0.rights.may_read(who, None, message)))
     }
 
     /// Retained messages under `filter` that `who` may read, level by level in byte order, after `after`, at most
@@ -190,7 +191,7 @@ impl Broker {
         let wanted = out.len() + limit;
         if limit > 0 {
             self.0.retained.read().scan(filter.pattern(), after, self.0.clock.now(), |message| {
-                if self.0.rights.may_receive(who, None, message.topic()) {
+                if self.0.rights.may_read(who, None, message) {
                     out.push(message.clone());
                 }
                 out.len() < wanted
@@ -363,7 +364,8 @@ impl Broker {
     /// The rights changed: what was decided is decided anew. Who would not be let in any more is told to go
     /// ([`Reason::NotAuthorized`]); its session stays.
     pub fn policy_changed(&self) {
-        self.0.router.policy_changed();
+        self.0.rights.change();
+        self.0.router.bump();
         self.0.router.for_each_session(|session| {
             let state = session.state.lock();
             let Some(signal) = &state.signal else { return };
@@ -435,7 +437,7 @@ impl Core {
     }
 
     pub(crate) fn origin(&self, principal: &Principal, client: Option<ClientId>, session: u32) -> Arc<Origin> {
-        Arc::new(Origin { client, user: principal.name().map(Into::into), session })
+        Arc::new(Origin { client, principal: principal.clone(), session })
     }
 }
 

@@ -1,6 +1,11 @@
 //! Messages: what is published, what is kept, what is handed out.
 
-use crate::{access::ClientId, clock::Time, idempotency::Idempotency, topic::Topic};
+use crate::{
+    access::{ClientId, Policy, Principal},
+    clock::Time,
+    idempotency::Idempotency,
+    topic::Topic,
+};
 use bytes::Bytes;
 use std::{num::NonZeroU16, sync::Arc};
 use triomphe::ThinArc;
@@ -140,13 +145,15 @@ pub(crate) struct Head {
     pub(crate) properties: Option<Box<Properties>>,
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
+    /// The rights it was taken under; [`Policy::BEFORE`] for what comes from the store.
+    pub(crate) policy: Policy,
 }
 
 /// Who published.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) client: Option<ClientId>,
-    pub(crate) user: Option<Box<str>>,
+    pub(crate) principal: Principal,
     /// The publisher's session, for No Local; zero when it has none.
     pub(crate) session: u32,
 }
@@ -222,7 +229,7 @@ impl Message {
     /// The publisher's user name.
     #[must_use]
     pub fn publisher_user(&self) -> Option<&str> {
-        self.head().origin.user.as_deref()
+        self.head().origin.principal.name()
     }
 
     /// Whether it is too late to deliver it.

@@ -6,7 +6,7 @@ mod journal;
 mod shared;
 
 use crate::{
-    access::{ClientId, Principal},
+    access::{ClientId, Policy, Principal},
     broker::Core,
     drops::Tally,
     link::{Lsn, Refused},
@@ -90,6 +90,8 @@ enum From {
 struct Last {
     route: Arc<Route>,
     may_publish: bool,
+    /// The rights it was decided under.
+    policy: Policy,
 }
 
 impl Publisher {
@@ -166,9 +168,11 @@ impl Publisher {
 
     /// Remembers a route, and whether this principal may use it.
     fn go(&mut self, route: Arc<Route>) -> &Last {
+        // Read first: what changes meanwhile makes this older than it need be, never newer.
+        let policy = self.core.rights.policy();
         let listened = !route.targets.is_empty();
         let may_publish = self.core.rights.may_publish(&self.principal, self.client(), &route.topic, listened);
-        self.last.insert(Last { route, may_publish })
+        self.last.insert(Last { route, may_publish, policy })
     }
 
     /// Whether a message to this topic would be let in, as far as the rights go.
@@ -209,6 +213,8 @@ impl Publisher {
         if bytes > limits.max_packet_size as usize && !self.principal.is_server() {
             return Err(Refused::TooLarge);
         }
+        // An answer is nobody's state.
+        let retain = message.retain && !message.topic.as_str().starts_with("$reply/");
         let batch = self.batch.get_or_insert_with(Batch::new);
         let now = *batch.now.get_or_insert_with(|| self.core.clock.now());
         let origin = match &mut self.from {
@@ -232,11 +238,12 @@ impl Publisher {
             expires: message.expiry.map(|s| now.after(Duration::from_secs(s.into()))),
             properties: message.properties,
             qos: message.qos,
-            retain: message.retain,
+            retain,
+            policy: last.policy,
         };
         let special = (message.condition.is_some() || message.idempotency.is_some())
             .then(|| Box::new(Special { condition: message.condition, idempotency: message.idempotency }));
-        batch.careful |= message.retain || special.is_some();
+        batch.careful |= retain || special.is_some();
         batch.has_exactly_once |= message.exactly_once.is_some();
         batch.staged.push(Staged {
             message: Message::new(head, message.payload),

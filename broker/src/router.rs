@@ -34,8 +34,6 @@ pub(crate) struct Router {
     table: RwLock<Table>,
     cache: RwLock<Cache>,
     generation: AtomicU64,
-    /// Of the rights alone.
-    policy: AtomicU64,
     rights: Arc<Rights>,
 }
 
@@ -78,13 +76,7 @@ pub(crate) struct Target {
 impl Router {
     pub(crate) fn new(rights: Arc<Rights>) -> Self {
         let table = Table { sessions: vec![None], ..Table::default() };
-        Self {
-            table: RwLock::new(table),
-            cache: RwLock::default(),
-            generation: AtomicU64::new(1),
-            policy: AtomicU64::new(1),
-            rights,
-        }
+        Self { table: RwLock::new(table), cache: RwLock::default(), generation: AtomicU64::new(1), rights }
     }
 
     /// The generation of subscriptions and rights; what was worked out under an older one is stale.
@@ -95,17 +87,6 @@ impl Router {
     /// Everything worked out so far is stale.
     pub(crate) fn bump(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The generation of the rights: what waits was let in under an older one if it differs.
-    pub(crate) fn policy(&self) -> u64 {
-        self.policy.load(Ordering::Acquire)
-    }
-
-    /// The rights changed.
-    pub(crate) fn policy_changed(&self) {
-        self.policy.fetch_add(1, Ordering::AcqRel);
-        self.bump();
     }
 
     /// Gives a session its index.

@@ -10,7 +10,7 @@ pub(crate) mod registry;
 pub(crate) mod signal;
 
 use crate::{
-    access::{ClientId, Peer, Principal},
+    access::{ClientId, Peer, Policy, Principal},
     clock::Time,
     drops::{Drops, Tally},
     limits::{Limits, Overflow},
@@ -121,7 +121,7 @@ pub(crate) struct State {
     /// Lost since the holder was last told.
     pub(crate) missed: u64,
     /// Rights under which the queued entries were let in.
-    pub(crate) policy: u64,
+    pub(crate) policy: Policy,
     pub(crate) delivered: u64,
     pub(crate) dropped: u64,
 }
@@ -182,7 +182,7 @@ impl State {
             settled: Cursor(0),
             bytes: 0,
             missed: 0,
-            policy: 0,
+            policy: Policy::NONE,
             delivered: 0,
             dropped: 0,
         }

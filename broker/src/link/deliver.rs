@@ -91,7 +91,7 @@ impl Round<'_> {
         }
         if state.queue.is_empty() {
             // Everything that waits from here on was let in under the present rights.
-            state.policy = self.link.core.router.policy();
+            state.policy = self.link.core.rights.policy();
         }
         self.look_again(state);
         self.taken
@@ -142,7 +142,7 @@ impl Round<'_> {
                     return false;
                 }
                 let who = (self.link.principal(), self.link.client_id());
-                if !self.link.core.rights.may_receive(who.0, who.1, message.topic()) {
+                if !self.link.core.rights.may_read(who.0, who.1, message) {
                     reached = Some(message.topic().clone());
                     return true;
                 }
@@ -233,6 +233,11 @@ impl Round<'_> {
                     break;
                 }
             }
+            if let Some(cause) = self.spoilt_under_way(&sent.entry, sent.stage) {
+                state.next_resent();
+                self.drop_sent(&mut state, tag, cause);
+                continue;
+            }
             let cost = sent.entry.message.cost();
             if !self.fits(cost) {
                 break;
@@ -263,7 +268,7 @@ impl Round<'_> {
         self.queue_retained();
         let Some(mut guard) = self.link.state() else { return 0 };
         let state = &mut *guard;
-        self.drop_spoilt(state);
+        self.drop_spoilt(state, after);
         let mut shown = state.shown;
         let mut held = None;
         {
@@ -337,7 +342,7 @@ impl Round<'_> {
                     return false;
                 }
                 reached = Some(message.topic().clone());
-                if core.rights.may_receive(self.link.principal(), self.link.client_id(), message.topic()) {
+                if core.rights.may_read(self.link.principal(), self.link.client_id(), message) {
                     let qos = scan.subscription.qos.min(message.qos());
                     let cursor = state.next_cursor();
                     let identifiers = identifiers.clone();
@@ -365,20 +370,28 @@ impl Round<'_> {
     }
 
     /// Before a page is shown, what may no longer be shown goes.
-    fn drop_spoilt(&mut self, state: &mut State) {
-        let spoilt: Vec<(Cursor, DropCause)> = {
-            let mut found = Vec::new();
-            for entry in state.queue.after(Cursor(0)).take(self.left.messages) {
-                if let Some(cause) = self.spoilt(state, &entry.message) {
-                    found.push((entry.cursor, cause));
-                }
-            }
-            found
-        };
+    fn drop_spoilt(&mut self, state: &mut State, after: Cursor) {
+        let mut spoilt = Vec::new();
+        for entry in state.queue.after(after).take(self.left.messages) {
+            spoilt.extend(self.spoilt(state, &entry.message).map(|cause| (entry.cursor, cause)));
+        }
         for (cursor, cause) in spoilt {
             if let Some(entry) = state.queue.remove(cursor) {
                 state.drop_entry(&entry, cause, &mut self.account);
             }
+        }
+        let mut spoilt = Vec::new();
+        for (tag, sent) in state.inflight.iter().filter(|(_, sent)| sent.entry.cursor > after) {
+            spoilt.extend(self.spoilt_under_way(&sent.entry, sent.stage).map(|cause| (tag, cause)));
+        }
+        for (tag, cause) in spoilt {
+            self.drop_sent(state, tag, cause);
+        }
+    }
+
+    fn drop_sent(&mut self, state: &mut State, tag: Tag, cause: DropCause) {
+        if let Some(sent) = state.inflight.remove(tag) {
+            state.drop_entry(&sent.entry, cause, &mut self.account);
         }
     }
 
@@ -388,10 +401,25 @@ impl Round<'_> {
             return Some(DropCause::Expired);
         }
         // Rights are asked again only if something about them changed since the message was let in.
-        let changed = state.policy != self.link.core.router.policy();
-        let who = (self.link.principal(), self.link.client_id());
-        let may = || self.link.core.rights.may_receive(who.0, who.1, message.topic());
-        (changed && !may()).then_some(DropCause::NotAuthorized)
+        let changed = state.policy != self.link.core.rights.policy();
+        (changed && !self.may_receive(message)).then_some(DropCause::NotAuthorized)
+    }
+
+    /// Why a message that was sent and not settled must not be sent again. Rare, so the rights are always asked.
+    fn spoilt_under_way(&mut self, entry: &Entry, stage: Stage) -> Option<DropCause> {
+        if stage == Stage::Received {
+            // It was delivered; only PUBREL is owed.
+            return None;
+        }
+        // Of QoS 2 the client may hold the identifier, and would take the next message under it for this one.
+        if entry.qos == Qos::AtLeastOnce && entry.message.expires().is_some() && entry.message.expired(self.now()) {
+            return Some(DropCause::Expired);
+        }
+        (!self.may_receive(&entry.message)).then_some(DropCause::NotAuthorized)
+    }
+
+    fn may_receive(&self, message: &Message) -> bool {
+        self.link.core.rights.may_receive(self.link.principal(), self.link.client_id(), message.topic())
     }
 
     fn now(&mut self) -> Time {

@@ -170,19 +170,21 @@ fn past(topic: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::{Policy, Principal};
     use crate::message::{Head, Origin, Qos};
     use proptest::prelude::*;
 
     fn message(topic: &str, payload: &[u8]) -> Message {
         let head = Head {
             topic: Topic::parse(topic).unwrap(),
-            origin: Arc::new(Origin { client: None, user: None, session: 0 }),
+            origin: Arc::new(Origin { client: None, principal: Principal::anonymous(), session: 0 }),
             id: MessageId(1),
             time: Time(0),
             expires: None,
             properties: None,
             qos: Qos::AtMostOnce,
             retain: true,
+            policy: Policy::NONE,
         };
         Message::new(head, payload)
     }

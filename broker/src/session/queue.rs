@@ -178,6 +178,7 @@ impl Queue {
 pub(crate) mod tests {
     use super::*;
     use crate::{
+        access::{Policy, Principal},
         clock::Time,
         message::{Head, MessageId, Origin},
         topic::Topic,
@@ -187,13 +188,14 @@ pub(crate) mod tests {
     pub(crate) fn entry(cursor: u64) -> Entry {
         let head = Head {
             topic: Topic::parse("t").unwrap(),
-            origin: Arc::new(Origin { client: None, user: None, session: 0 }),
+            origin: Arc::new(Origin { client: None, principal: Principal::anonymous(), session: 0 }),
             id: MessageId(cursor),
             time: Time(0),
             expires: None,
             properties: None,
             qos: Qos::AtLeastOnce,
             retain: false,
+            policy: Policy::NONE,
         };
         Entry {
             message: Message::new(head, b""),

@@ -3,8 +3,11 @@
 use std::{
     future::Future,
     num::NonZeroU16,
-    pin::pin,
-    sync::Arc,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -15,6 +18,56 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Rehearsal,
     pub(crate) limits: Limits,
+}
+
+/// Rights in the hands of a test: who says a name is it; what is denied is listed, and every question is counted.
+#[derive(Default)]
+pub(crate) struct Rules {
+    denied: Mutex<Vec<(&'static str, &'static str, &'static str)>>,
+    asked: AtomicUsize,
+}
+
+impl Rules {
+    /// `user` may no longer `publish`, `subscribe`, `receive` or `reject` what `filter` matches.
+    pub(crate) fn deny(&self, world: &World, user: &'static str, right: &'static str, filter: &'static str) {
+        self.denied.lock().unwrap().push((user, right, filter));
+        world.broker.policy_changed();
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Authenticate for Rules {
+    fn authenticate<'a>(
+        &'a self,
+        who: &'a Credentials,
+        _: Peer,
+    ) -> Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send + 'a>> {
+        let principal = match who {
+            Credentials::Password { user, .. } => Principal::user(user, None),
+            _ => Principal::anonymous(),
+        };
+        Box::pin(std::future::ready(Ok(principal)))
+    }
+}
+
+impl Authorize for Rules {
+    fn may(&self, who: &Principal, _: Option<&ClientId>, action: Action<'_>) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let (right, on) = match action {
+            Action::Publish(topic) => ("publish", topic.as_str()),
+            Action::Subscribe(filter) => ("subscribe", filter.pattern()),
+            Action::Receive(topic) => ("receive", topic.as_str()),
+            Action::Admin(_) => ("admin", ""),
+            Action::Reject(_) => ("reject", ""),
+        };
+        let denied = self.denied.lock().unwrap();
+        !denied.iter().any(|(user, what, filter)| {
+            who.name() == Some(user) && *what == right && (*filter == on || topic::matches(filter, on))
+        })
+    }
 }
 
 /// Authentication in tests never waits.
@@ -33,19 +86,33 @@ impl World {
     pub(crate) fn with(adjust: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits::default();
         adjust(&mut limits);
-        Self::on(Rehearsal::default(), Arc::new(ManualClock::default()), limits)
+        Self::on(Rehearsal::default(), Arc::default(), limits, None)
     }
 
-    fn on(store: Rehearsal, clock: Arc<ManualClock>, limits: Limits) -> Self {
+    /// With rights that a test can change.
+    pub(crate) fn ruled_by(rules: &Arc<Rules>) -> Self {
+        Self::on(Rehearsal::default(), Arc::default(), Limits::default(), Some(rules))
+    }
+
+    fn on(store: Rehearsal, clock: Arc<ManualClock>, limits: Limits, rules: Option<&Arc<Rules>>) -> Self {
         let mut parts = Parts::in_memory(limits.clone(), clock.clone());
         parts.store = Arc::new(store.clone());
+        if let Some(rules) = rules {
+            (parts.authenticate, parts.authorize) = (rules.clone(), rules.clone());
+        }
         Self { broker: Broker::new(parts), clock, store, limits }
     }
 
     /// Power fails; the next start sees what was synced.
     pub(crate) fn crash(self) -> Self {
         let store = self.store.crash();
-        Self::on(store, self.clock, self.limits)
+        Self::on(store, self.clock, self.limits, None)
+    }
+
+    /// The same, with rules in force after it.
+    pub(crate) fn crash_under(self, rules: &Arc<Rules>) -> Self {
+        let store = self.store.crash();
+        Self::on(store, self.clock, self.limits, Some(rules))
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
@@ -64,6 +131,16 @@ impl World {
     /// A client whose session dies with its connection.
     pub(crate) fn client(&self, id: &str) -> Link {
         self.attach(self.hello(id)).link
+    }
+
+    /// A user's client, whose session stays for an hour; its client id is the user's name.
+    pub(crate) fn user(&self, name: &str) -> Link {
+        self.attach(self.hello_of(name, name)).link
+    }
+
+    pub(crate) fn hello_of(&self, user: &str, id: &str) -> Hello {
+        let credentials = Credentials::Password { user: user.into(), password: None };
+        Hello { credentials, start: Start::Resume, expiry: 3_600, ..self.hello(id) }
     }
 
     /// A client whose session stays for an hour.

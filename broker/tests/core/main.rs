@@ -9,6 +9,7 @@ mod order;
 mod own;
 mod queues;
 mod retained;
+mod rights;
 mod sessions;
 mod shared;
 mod storing;
