@@ -7,7 +7,7 @@ use crate::{
     link::{Attached, Hello, Link, Lsn, Reason, Start, Takeover},
     message::Will,
     session::{
-        Incoming, KEPT, PRESENT, PROPERTIES, REJECTS, Session, State,
+        Incoming, KEPT, KNOWN, PRESENT, PROPERTIES, REJECTS, Session, State,
         signal::{DELIVERABLE, Signal},
     },
     store::Record,
@@ -162,6 +162,13 @@ impl Core {
         {
             let mut guard = session.state.lock();
             let state = &mut *guard;
+            if state.ended {
+                // Ended in this moment, by somebody who may: the newcomer is too.
+                signal.detach(Reason::SessionEnded);
+                self.uncount(&Connection::of(&hello, traffic));
+                let link = Link::new(self.clone(), session.clone(), signal, principal);
+                return Attached { link, resumed, expiry, lsn: Lsn::default() };
+            }
             if let Some(other) = state.signal.replace(signal.clone()) {
                 // Two newcomers raced past the fence; the later wins.
                 other.detach(Reason::TakenOver);
@@ -195,11 +202,6 @@ impl Core {
             let rejects = state.overflow(limits) == Overflow::Reject;
             session.set_trait(REJECTS, rejects);
             session.set_trait(PROPERTIES, hello.properties);
-            if session.has(KEPT) && expiry == 0 {
-                // From now on it dies with its connection: nothing of it is worth keeping.
-                records.push(Record::Ended(session.key));
-            }
-            session.set_trait(KEPT, self.store.keeps() && expiry > 0);
             session.set_trait(PRESENT, true);
             if state.deliverable() {
                 signal.note(DELIVERABLE);
@@ -214,12 +216,21 @@ impl Core {
         Attached { link, resumed, expiry, lsn }
     }
 
-    /// What must survive of a session that was opened: itself if it outlives its connection, and its will anyway.
+    /// The session's terms have changed: what must survive of it is itself if it outlives its connection, and its will
+    /// anyway.
     pub(crate) fn record_session(&self, session: &Session, state: &State, records: &mut Vec<Record>) {
         let Some(client) = session.client.clone().filter(|_| self.store.keeps()) else { return };
+        let was_kept = session.has(KEPT);
+        session.set_trait(KEPT, state.expiry > 0);
+        if state.expiry == 0 && session.has(KNOWN) {
+            // From now on it dies with its connection: nothing of it is worth keeping.
+            session.set_trait(KNOWN, false);
+            records.push(Record::Ended(session.key));
+        }
         if state.expiry == 0 && state.will.is_none() {
             return;
         }
+        session.set_trait(KNOWN, true);
         records.push(Record::Session {
             session: session.key,
             client,
@@ -229,6 +240,11 @@ impl Core {
             while_away: state.while_away,
         });
         records.push(Record::Will(session.key, state.will.clone()));
+        if session.has(KEPT) && !was_kept {
+            // What it holds already was not worth keeping until now.
+            let shared = |group| self.router.group_filter(group);
+            state.record_contents(session.key, shared, records);
+        }
     }
 
     fn count_connection(&self, connection: &Connection) -> Result<(), Refusal> {
@@ -288,7 +304,7 @@ impl Core {
             state.queue.shrink();
             if !with_will && state.will.as_ref().is_some_and(|will| !will.stays) {
                 state.will = None;
-                if session.has(KEPT) {
+                if session.has(KNOWN) {
                     records.push(Record::Will(session.key, None));
                 }
             }
@@ -318,7 +334,8 @@ impl Core {
         }
         self.note(&mut records);
         match ends {
-            (0, _) => drop(self.end_session(session, Reason::SessionEnded)),
+            // Unless somebody resumed it in this moment.
+            (0, _) => drop(self.end_session_if(session, Reason::SessionEnded, |state| state.signal.is_none())),
             (_, at) => {
                 self.timetable.set(session, Due::Credentials, None);
                 self.timetable.set(session, Due::Will, will_at);

@@ -8,7 +8,7 @@ use crate::{
     message::{Message, Qos},
     router::trie::Subscriber,
     session::{
-        Account, Incoming, KEPT, Session, State,
+        Account, Incoming, KEPT, KNOWN, Session, State,
         queue::{Entry, Identifiers},
     },
     store::{Placed, Record, SessionKey},
@@ -145,7 +145,7 @@ impl Broker {
                 id,
                 key,
                 client: Some(client.clone()),
-                traits: AtomicU8::new(if expiry > 0 { KEPT } else { 0 }),
+                traits: AtomicU8::new(if expiry > 0 { KEPT | KNOWN } else { KNOWN }),
                 incoming: Mutex::new(Incoming::new(draft.unreleased.into_iter().collect())),
                 state: Mutex::new(state),
             })

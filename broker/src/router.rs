@@ -134,6 +134,11 @@ impl Router {
         self.table.write().groups.number(filter)
     }
 
+    /// What a group shares; `None`: it has ended.
+    pub(crate) fn group_filter(&self, group: u32) -> Option<Filter> {
+        self.table.read().groups.filter(group)
+    }
+
     /// Forgets the groups that nobody has joined.
     pub(crate) fn forget_empty_groups(&self) {
         self.table.write().groups.forget_empty();

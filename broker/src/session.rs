@@ -17,7 +17,8 @@ use crate::{
     link::{Cursor, Lsn, Subscription, Tag, WhileAway},
     message::{Message, Qos, Will},
     metrics::{DropCause, Metrics},
-    store::{Record, SessionKey},
+    store::{Placed, Record, SessionKey},
+    topic::Filter,
     traffic::Traffic,
 };
 use inflight::Inflight;
@@ -31,16 +32,22 @@ use std::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// [`Session::traits`]: its QoS 1 and 2 messages go through the journal.
 pub(crate) const KEPT: u8 = 1;
+/// [`Session::traits`]: the store knows of it: it is kept, or had a will to keep.
+pub(crate) const KNOWN: u8 = 16;
 /// [`Session::traits`]: it may refuse messages.
 pub(crate) const REJECTS: u8 = 2;
 /// [`Session::traits`]: its client is there, or may have been a moment ago.
 pub(crate) const PRESENT: u8 = 4;
 /// [`Session::traits`]: the road of its present holder carries properties.
 pub(crate) const PROPERTIES: u8 = 8;
+
+/// Between the time that a message says and the moment it is routed.
+const LONGEST_BURST: Duration = Duration::from_secs(1);
 
 pub(crate) struct Session {
     /// Index in the router.
@@ -227,6 +234,13 @@ impl State {
         (!self.seldom.scans.is_empty()).then(|| self.seldom.change(|seldom| seldom.scans.pop_front())).flatten()
     }
 
+    /// Whether a retained message came after the subscription whose scan meets it: then it comes, or came, as any
+    /// other does.
+    pub(crate) fn came_live(&self, since: Time, message: &Message) -> bool {
+        // A message has the time at which its burst began, which may be a little before the subscription.
+        message.time() > since || (since.since(message.time()) < LONGEST_BURST && self.queue.holds(message.id()))
+    }
+
     /// The first of `resend` was sent again, or needs it no more.
     pub(crate) fn next_resent(&mut self) {
         self.seldom.change(|seldom| seldom.resend.pop_front());
@@ -406,6 +420,36 @@ impl State {
         orphans.sort_unstable_by_key(|entry| entry.cursor);
         self.seldom = Seldom::default();
         orphans
+    }
+
+    /// All that it holds, for a store that knows nothing of it yet.
+    pub(crate) fn record_contents(
+        &self,
+        key: SessionKey,
+        shared: impl Fn(u32) -> Option<Filter>,
+        records: &mut Vec<Record>,
+    ) {
+        records.extend(self.subscriptions.iter().map(|subscription| Record::Subscribed(key, subscription.clone())));
+        let stored = |entry: &Entry| {
+            let places = vec![Placed {
+                session: key,
+                cursor: entry.cursor,
+                qos: entry.qos,
+                retain: entry.retain,
+                identifiers: entry.identifiers().into(),
+                shared: shared(entry.group),
+            }];
+            Record::Stored { message: entry.message.clone(), places, incoming: None, retained: false }
+        };
+        let promised = |entry: &&Entry| entry.qos != Qos::AtMostOnce;
+        records.extend(self.queue.after(Cursor(0)).filter(promised).map(stored));
+        for (tag, sent) in self.inflight.iter() {
+            records.push(stored(&sent.entry));
+            records.push(Record::Sent(key, sent.entry.cursor, tag));
+            if sent.stage == crate::link::Stage::Received {
+                records.push(Record::Received(key, sent.entry.cursor));
+            }
+        }
     }
 
     /// Restores a recovered entry that had been handed out.

@@ -9,7 +9,7 @@ use crate::{
     message::{Publish, Will},
     metrics::Metrics,
     publisher::Publisher,
-    session::{Account, KEPT, Session},
+    session::{Account, KNOWN, Session, State},
     store::Record,
 };
 use hashbrown::HashMap;
@@ -74,6 +74,7 @@ impl Broker {
     /// Fires what is due (wills, ends of sessions and credentials); gives when to call again. The host calls it.
     pub fn run_due(&self) -> Option<Time> {
         self.0.router.forget_stale();
+        self.0.forget_expired_states();
         loop {
             match self.0.timetable.next(self.0.clock.now()) {
                 Ok((session, Due::Will)) => self.0.fire_will_if_away(&session),
@@ -90,6 +91,21 @@ impl Broker {
 }
 
 impl Core {
+    /// Retained messages that have expired take no more room. A topic's subscribers hear nothing of it.
+    fn forget_expired_states(&self) {
+        let now = self.clock.now();
+        if !self.retained.read().is_due(now) {
+            return;
+        }
+        let mut retained = self.retained.write();
+        let mut records = Vec::new();
+        while let Some(message) = retained.pop_expired(now) {
+            records.push(Record::Cleared(message.topic().clone()));
+        }
+        // Under the lock: the order in the journal is the order here.
+        self.note(&mut records);
+    }
+
     fn fire_will_if_away(self: &Arc<Self>, session: &Arc<Session>) {
         let will = {
             let mut state = session.state.lock();
@@ -109,14 +125,11 @@ impl Core {
 
     fn end_if_away(self: &Arc<Self>, session: &Arc<Session>) {
         let now = self.clock.now();
-        let due = {
-            let state = session.state.lock();
-            state.signal.is_none() && state.seldom.ends.is_some_and(|at| at <= now)
-        };
-        if due {
-            Metrics::add(&self.budget.metrics.expired_sessions, 1);
-            self.end_session(session, Reason::SessionEnded);
-        }
+        self.end_session_if(session, Reason::SessionEnded, |state| {
+            let due = state.signal.is_none() && state.seldom.ends.is_some_and(|at| at <= now);
+            Metrics::add(&self.budget.metrics.expired_sessions, u64::from(due));
+            due
+        });
     }
 
     /// Publishes a will: the rights are asked once more.
@@ -133,7 +146,7 @@ impl Core {
         if publisher.stage(message, 0).is_ok() {
             publisher.flush(&mut Vec::new());
         }
-        if self.store.keeps() && session.state.lock().will.is_none() {
+        if session.has(KNOWN) && session.state.lock().will.is_none() {
             self.note(&mut vec![Record::Will(session.key, None)]);
         }
     }
@@ -141,11 +154,20 @@ impl Core {
     /// Ends a session for good, with its will if one is pending (MQTT 5.0 §3.1.2.5: the session's end is the last
     /// moment for it).
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, reason: Reason) -> Lsn {
-        self.sessions.write().remove(session);
+        self.end_session_if(session, reason, |_| true)
+    }
+
+    /// The same, if it is as expected: nobody comes in between the look and the end.
+    pub(crate) fn end_session_if(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        reason: Reason,
+        expected: impl FnOnce(&State) -> bool,
+    ) -> Lsn {
         let mut account = Account::unkept(&self.budget, session);
         let (will, filters, orphans, traffic) = {
             let mut state = session.state.lock();
-            if state.ended {
+            if state.ended || !expected(&state) {
                 return Lsn::default();
             }
             state.ended = true;
@@ -160,6 +182,8 @@ impl Core {
             let filters = std::mem::take(&mut state.subscriptions);
             (will, filters, orphans, state.traffic.clone())
         };
+        // Whoever finds it meanwhile finds it ended.
+        self.sessions.write().remove(session);
         self.router.remove_session(session, filters.into_iter().map(|s| s.filter));
         for due in [Due::Will, Due::End, Due::Credentials] {
             self.timetable.set(session, due, None);
@@ -167,7 +191,7 @@ impl Core {
         if let Some((will, principal)) = will {
             self.publish_will(session, &principal, &will);
         }
-        let mut records: Vec<Record> = session.has(KEPT).then_some(Record::Ended(session.key)).into_iter().collect();
+        let mut records: Vec<Record> = session.has(KNOWN).then_some(Record::Ended(session.key)).into_iter().collect();
         self.pass_on(&orphans, &traffic, &mut account, &mut records)
     }
 }

@@ -142,7 +142,7 @@ impl Round<'_> {
                     return false;
                 }
                 let who = (self.link.principal(), self.link.client_id());
-                if !self.link.core.rights.may_read(who.0, who.1, message) {
+                if state.came_live(scan.since, message) || !self.link.core.rights.may_read(who.0, who.1, message) {
                     reached = Some(message.topic().clone());
                     return true;
                 }
@@ -342,7 +342,8 @@ impl Round<'_> {
                     return false;
                 }
                 reached = Some(message.topic().clone());
-                if core.rights.may_read(self.link.principal(), self.link.client_id(), message) {
+                let may_read = || core.rights.may_read(self.link.principal(), self.link.client_id(), message);
+                if !state.came_live(scan.since, message) && may_read() {
                     let qos = scan.subscription.qos.min(message.qos());
                     let cursor = state.next_cursor();
                     let identifiers = identifiers.clone();

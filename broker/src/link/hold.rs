@@ -105,13 +105,7 @@ impl Link {
         let mut records = Vec::new();
         if let Some(mut state) = self.state() {
             state.expiry = granted;
-            let was_kept = self.kept();
-            self.session.set_trait(KEPT, self.core.store.keeps() && granted > 0 && self.session.client.is_some());
-            if was_kept && granted == 0 {
-                records.push(Record::Ended(self.session.key));
-            } else {
-                self.core.record_session(&self.session, &state, &mut records);
-            }
+            self.core.record_session(&self.session, &state, &mut records);
         }
         self.core.note(&mut records);
         granted
@@ -155,12 +149,9 @@ impl Link {
         let mut records = Vec::new();
         if let Some(mut state) = self.state() {
             state.will = will.map(Box::new);
-            if self.core.store.keeps() {
-                if self.kept() {
-                    records.push(Record::Will(self.session.key, state.will.clone()));
-                } else {
-                    self.core.record_session(&self.session, &state, &mut records);
-                }
+            match self.kept() {
+                true => records.push(Record::Will(self.session.key, state.will.clone())),
+                false => self.core.record_session(&self.session, &state, &mut records),
             }
         }
         Ok(self.core.note(&mut records))

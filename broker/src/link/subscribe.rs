@@ -75,10 +75,11 @@ impl Link {
         };
         // A shared subscription begins without what is retained (§4.8.2).
         if replay && filter.group().is_none() {
+            let since = self.core.clock.now();
             // A scan of the same filter under way begins anew.
             state.seldom.change(|seldom| {
                 seldom.scans.retain(|scan| scan.subscription.filter != *filter);
-                seldom.scans.push_back(Scan { subscription, after: None });
+                seldom.scans.push_back(Scan { subscription, after: None, since });
             });
             self.signal.note(DELIVERABLE);
         }

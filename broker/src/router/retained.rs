@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Included, Unbounded},
     sync::Arc,
 };
@@ -18,6 +18,8 @@ use std::{
 pub(crate) struct Retained {
     messages: BTreeMap<Key, Message>,
     bytes: u64,
+    /// Those that expire, in that order.
+    expiring: BTreeSet<(Time, Key)>,
     /// How many are the server's own words about itself: they count against no bound.
     transient: usize,
 }
@@ -66,17 +68,36 @@ impl Retained {
         }
         self.bytes += message.cost() as u64;
         self.transient += usize::from(message.is_transient());
-        let old = self.messages.insert(Key(message.topic().as_str().into()), message.clone());
-        self.forget(old);
+        let key = Key(message.topic().as_str().into());
+        let old = self.messages.insert(key.clone(), message.clone());
+        self.forget(&key, old);
+        self.expiring.extend(message.expires().map(|at| (at, key)));
     }
 
     pub(crate) fn clear(&mut self, topic: &str) {
-        let old = self.messages.remove(&Key(topic.into()));
-        self.forget(old);
+        let key = Key(topic.into());
+        let old = self.messages.remove(&key);
+        self.forget(&key, old);
     }
 
-    fn forget(&mut self, old: Option<Message>) {
+    /// Whether anything has expired.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.expiring.first().is_some_and(|(at, _)| *at <= now)
+    }
+
+    /// Takes out a message that has expired.
+    pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Message> {
+        let (_, key) = self.expiring.first().filter(|(at, _)| *at <= now)?.clone();
+        let old = self.messages.remove(&key);
+        self.forget(&key, old.clone());
+        old
+    }
+
+    fn forget(&mut self, key: &Key, old: Option<Message>) {
         if let Some(old) = old {
+            if let Some(at) = old.expires() {
+                self.expiring.remove(&(at, key.clone()));
+            }
             self.bytes -= old.cost() as u64;
             self.transient -= usize::from(old.is_transient());
         }

@@ -65,6 +65,10 @@ impl Groups {
         self.last
     }
 
+    pub(crate) fn filter(&self, group: u32) -> Option<Filter> {
+        self.groups.get(&group).map(|group| group.filter.clone())
+    }
+
     /// Adds or replaces a member; the flag says whether it is new.
     pub(crate) fn join(&mut self, filter: &Filter, subscriber: Subscriber) -> (bool, Change) {
         let number = self.number(filter);

@@ -3,7 +3,7 @@
 
 use crate::{
     link::{Cursor, Lsn},
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
 };
 use std::{collections::VecDeque, num::NonZeroU32};
 use triomphe::ThinArc;
@@ -60,6 +60,12 @@ impl Queue {
     /// Messages of QoS 1 and 2.
     pub(crate) fn promised(&self) -> usize {
         self.promised.len()
+    }
+
+    /// Whether a message waits here.
+    pub(crate) fn holds(&self, message: MessageId) -> bool {
+        let newest_first = self.promised.iter().rev().chain(self.plain.iter().rev());
+        newest_first.map(|entry| entry.message.id()).any(|id| id == message)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -180,7 +186,7 @@ pub(crate) mod tests {
     use crate::{
         access::{Policy, Principal},
         clock::Time,
-        message::{Head, MessageId, Origin},
+        message::{Head, Origin},
         topic::Topic,
     };
     use std::sync::Arc;

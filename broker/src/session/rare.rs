@@ -35,6 +35,8 @@ pub(crate) struct Rare {
 pub(crate) struct Scan {
     pub(crate) subscription: Subscription,
     pub(crate) after: Option<Topic>,
+    /// When it was subscribed.
+    pub(crate) since: Time,
 }
 
 static NOTHING: Rare = Rare::NOTHING;

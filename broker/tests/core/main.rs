@@ -2,6 +2,7 @@
 //! The core as its front-ends see it: through the seam, with a clock that is moved and a store that is rehearsed.
 
 mod drops;
+mod expiry;
 mod harness;
 mod idempotency;
 mod ledger;

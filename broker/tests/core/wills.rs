@@ -157,3 +157,48 @@ fn after_a_crash_a_will_that_stays_is_pending_only_for_a_client_that_was_connect
         assert!(scene.board(false).will().is_some());
     }
 }
+
+#[test]
+fn a_will_that_was_discarded_is_not_found_again_after_a_crash() {
+    for expiry in [0, 3_600] {
+        let scene = Scene::new();
+        scene.mortal(0, expiry).detach(Detach::Clean);
+        scene.world.store.sync();
+        let world = scene.world.crash();
+        let mut watcher = world.client("watcher");
+        subscribe(&mut watcher, "will", Qos::AtMostOnce);
+        world.advance(120);
+        assert!(take(&mut watcher, Pick::Unsent).is_empty(), "expiry {expiry}");
+    }
+}
+
+#[test]
+fn an_expiry_that_is_lowered_at_the_end_brings_the_will_forward() {
+    let mut scene = Scene::new();
+    let mut link = scene.mortal(100, 3_600);
+    link.set_expiry(10);
+    link.detach(Detach::WithWill);
+    scene.world.advance(9);
+    assert_eq!(scene.wills(), 0);
+    scene.world.advance(1);
+    assert_eq!(scene.wills(), 1);
+}
+
+#[test]
+fn a_new_session_in_place_of_the_old_publishes_even_a_delayed_will() {
+    let mut scene = Scene::new();
+    drop(scene.mortal(100, 3_600));
+    let _fresh = scene.world.client("mortal");
+    assert_eq!(scene.wills(), 1, "the session ended");
+}
+
+#[test]
+fn a_wills_own_expiry_counts_from_its_publication() {
+    let mut scene = Scene::new();
+    let will = will(20).map(|will| Will { expiry: Some(5), ..will });
+    let hello = Hello { will, expiry: 60, start: Start::Resume, ..scene.world.hello("mortal") };
+    drop(scene.world.attach(hello));
+    scene.world.advance(20);
+    scene.world.advance(4);
+    assert_eq!(scene.wills(), 1);
+}
