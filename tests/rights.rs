@@ -9,13 +9,13 @@ use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 use tempfile::TempDir;
 
 /// Files of users and rights, and the server that was started with them.
-struct Place {
+pub(crate) struct Place {
     dir: TempDir,
 }
 
 impl Place {
     /// With users whose passwords are their names with a `!`.
-    fn with_users(users: &[&str]) -> Self {
+    pub(crate) fn with_users(users: &[&str]) -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap() };
         users.iter().for_each(|user| place.set_password(user, &format!("{user}!")));
         place
@@ -25,7 +25,7 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn put(&self, name: &str, text: &str) {
+    pub(crate) fn put(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
@@ -34,7 +34,7 @@ impl Place {
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
 
-    fn acl(self, rules: &str) -> Self {
+    pub(crate) fn acl(self, rules: &str) -> Self {
         self.put("acl", rules);
         self
     }
@@ -53,7 +53,7 @@ impl Place {
         self.try_start(&["--set", "auth.allow_anonymous=false"]).unwrap_or_else(|ended| panic!("{ended:?}"))
     }
 
-    fn try_start(&self, more: &[&str]) -> Result<Server, Ended> {
+    pub(crate) fn try_start(&self, more: &[&str]) -> Result<Server, Ended> {
         let settings = self.settings();
         let arguments: Vec<&str> = settings.iter().map(String::as_str).chain(more.iter().copied()).collect();
         Server::try_start("", &arguments)

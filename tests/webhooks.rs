@@ -1,8 +1,10 @@
 //! Webhooks, with a receiver in Python that checks signatures by a library nobody here wrote.
 
 use crate::{
+    certificates::Authority,
     clients::{Answer, Program, curl, python},
     harness::{Server, eventually},
+    rights::Place,
 };
 use serde_json::{Value, json};
 use std::{net::TcpListener, time::Instant};
@@ -18,8 +20,12 @@ struct Receiver {
 
 impl Receiver {
     fn start(secret: &str) -> Self {
-        let mut program = python("receiver.py", 2, &[secret]);
-        program.says("http://");
+        Self::start_with(&[secret])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
+        let mut program = python("receiver.py", 2, arguments);
+        program.says("://");
         let url = program.lines()[0].clone();
         Self { program, url }
     }
@@ -347,4 +353,78 @@ fn lists_come_in_pages_and_a_change_keeps_the_secret() {
     publish(&server, "a", "{}");
     let unsigned = receiver.wait_for(2)[1].clone();
     assert!(unsigned["headers"].get("webhook-signature").is_none(), "{unsigned}");
+}
+
+#[test]
+fn certificates_are_verified_and_proxies_of_the_environment_not_used() {
+    let authority = Authority::new();
+    let mut receiver = Receiver::start_with(&["--tls", authority.name("server").trim_end_matches(".pem")]);
+    receiver.answers(&json!({"topic": "in/b", "status": 410}));
+    let hook = json!({"url": receiver.url, "filters": ["in/#"]});
+    let nowhere = ("HTTPS_PROXY", "http://127.0.0.1:9");
+    let start = |more: &[(&str, &str)]| {
+        Server::try_start_in(PRIVATE, &[], &[&[nowhere], more].concat()).unwrap_or_else(|ended| panic!("{ended:?}"))
+    };
+    let stranger = start(&[]);
+    make(&stranger, "app", &hook);
+    publish(&stranger, "in/a", "1");
+    eventually("it is not trusted", || {
+        show(&stranger, "app")["last_error"]["error"].to_string().contains("certificate")
+    });
+    assert!(receiver.requests().is_empty());
+    let known = start(&[("SSL_CERT_FILE", &authority.name("ca.pem"))]);
+    make(&known, "app", &hook);
+    publish(&known, "in/a", "1");
+    assert_eq!(receiver.wait_for(1)[0]["body"], "1");
+}
+
+#[test]
+fn a_webhook_has_the_rights_of_whoever_made_it_as_long_as_they_last() {
+    let rules = |filter: &str| {
+        format!(
+            "[[rule]]\nuser = \"ops\"\nallow = [\"publish\", \"subscribe\", \"admin\"]\ntopics = [\"{filter}\"]\n\
+             [[rule]]\nuser = \"anna\"\nallow = [\"publish\"]\ntopics = [\"#\"]\n"
+        )
+    };
+    let place = Place::with_users(&["ops", "anna"]).acl(&rules("in/#"));
+    let server = place.try_start(&["--set", "gateways.rest.allow_private_targets=true"]).unwrap();
+    let mut receiver = Receiver::start("");
+    receiver.answers(&json!({"topic": "in/gone", "status": 410}));
+    let put = |user: &str, filter: &str| {
+        let hook = json!({"url": receiver.url, "filters": [filter]}).to_string();
+        curl(&server, "/v1/webhooks/app", &["-u", user, "-X", "PUT", "--data", &hook]).status
+    };
+    assert_eq!(put("anna:anna!", "in/#"), 403);
+    assert_eq!(put("ops:ops!", "secret"), 403);
+    assert_eq!(put("ops:ops!", "in/#"), 201);
+    let publish = |topic: &str| {
+        let answer = curl(&server, &format!("/v1/topics/{topic}"), &["-u", "anna:anna!", "--data", topic]);
+        answer.json()["matched"].clone()
+    };
+    assert_eq!((publish("in/gone"), publish("in/a"), publish("secret")), (1.into(), 1.into(), 0.into()));
+    assert_eq!(each(&receiver.wait_for(2), "topic"), ["in/gone", "in/a"]);
+    let dead = "/v1/sessions/%24dead%2Fapp/messages";
+    assert_eq!(curl(&server, dead, &["-u", "anna:anna!"]).status, 403);
+    let letters = curl(&server, dead, &["-u", "ops:ops!"]);
+    assert_eq!((letters.status, &letters.json()["messages"][0]["payload"]), (200, &"in/gone".into()), "{letters:?}");
+    place.put("acl", &rules("other/#"));
+    server.signal("HUP");
+    eventually("its right is gone", || publish("in/a") == 0);
+}
+
+#[test]
+fn a_shared_subscription_gives_each_message_to_one_webhook() {
+    let server = Server::start_with(PRIVATE, &[]);
+    let receivers = [Receiver::start(""), Receiver::start("")];
+    for (name, receiver) in ["a", "b"].iter().zip(&receivers) {
+        make(&server, name, &json!({"url": receiver.url, "filters": ["$share/apps/in/#"]}));
+    }
+    for number in 0..10 {
+        publish(&server, "in/a", &number.to_string());
+    }
+    let count = || receivers.iter().map(|receiver| receiver.requests().len()).sum::<usize>();
+    eventually("all are delivered", || count() >= 10);
+    let mut bodies: Vec<Value> = receivers.iter().flat_map(Receiver::requests).map(|r| r["body"].clone()).collect();
+    bodies.sort_by_key(Value::to_string);
+    assert_eq!(bodies, (0..10).map(|number: u8| number.to_string()).collect::<Vec<_>>());
 }

@@ -1,6 +1,6 @@
 """An app that webhooks call: prints each request as a line of JSON, and answers as it is told.
 
-    receiver.py [SECRET] [--port PORT]
+    receiver.py [SECRET] [--port PORT] [--tls NAME]
 
 The first line is its URL. On standard input it takes answers, one line of JSON each: {"status": 503, "headers":
 {...}, "delay": 2} goes to the next request, {"topic": "a/b", ...} to every request about that topic. Everything else
@@ -10,6 +10,7 @@ is answered with 204. With a secret every signature is checked by the library of
 import argparse
 import json
 import queue
+import ssl
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 arguments = argparse.ArgumentParser()
 arguments.add_argument("secret", nargs="?", default="")
 arguments.add_argument("--port", type=int, default=0)
+arguments.add_argument("--tls", metavar="NAME", help="serve HTTPS with NAME.pem and NAME.key")
 arguments = arguments.parse_args()
 
 next_answers = queue.SimpleQueue()
@@ -80,7 +82,13 @@ def verified(body, headers):
 
 server = ThreadingHTTPServer(("127.0.0.1", arguments.port), Receiver)
 server.daemon_threads = True
-print(f"http://127.0.0.1:{server.server_port}/hook", flush=True)
+scheme = "http"
+if arguments.tls:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{arguments.tls}.pem", f"{arguments.tls}.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    scheme = "https"
+print(f"{scheme}://127.0.0.1:{server.server_port}/hook", flush=True)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 for line in sys.stdin:
     told = json.loads(line)

@@ -52,6 +52,11 @@ impl Server {
 
     /// The same, for servers that may refuse.
     pub(crate) fn try_start(config: &str, arguments: &[&str]) -> Result<Self, Ended> {
+        Self::try_start_in(config, arguments, &[])
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn try_start_in(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self, Ended> {
         let dir = tempfile::tempdir().unwrap();
         if !config.is_empty() {
             write_config(dir.path(), config);
@@ -59,6 +64,7 @@ impl Server {
         let mut child = waystation(dir.path())
             .args(ON_FREE_PORTS)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
