@@ -266,6 +266,12 @@ fn a_second_connect_ends_the_connection() {
         let mut client = Client::clean(server, version, "twice");
         client.send(&Connect::new(version, "twice").bytes());
         client.ends_with(0x82);
+        // Whatever is wrong with it beside: "unsupported version" is no reason for a DISCONNECT.
+        let mut client = Client::clean(server, version, "twice");
+        let mut connect = Connect::new(version, "twice").bytes();
+        connect[8] = 9;
+        client.send(&connect);
+        client.ends_with(0x82);
     });
 }
 

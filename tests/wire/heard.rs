@@ -126,7 +126,35 @@ pub(crate) fn read(version: Version, packet: &[u8]) -> Heard {
         _ => panic!("no packet that a server sends: {packet:02x?}"),
     };
     assert!(body.bytes.is_empty(), "bytes after the end: {packet:02x?}");
+    assert!(belongs(version, &heard), "a reason of other packets: {heard:02x?}");
     heard
+}
+
+/// Whether the packet may carry its reason when it comes from a server (5.0 §2.4; 3.1.1 §3.2.2.3, §3.9.3).
+fn belongs(version: Version, heard: &Heard) -> bool {
+    let five = version == Version::V5;
+    match heard {
+        Heard::ConnAck(ConnAck { code, .. }) if five => {
+            matches!(code, 0 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F)
+        }
+        Heard::ConnAck(ConnAck { code, .. }) => *code <= 5,
+        Heard::Ack { first: 0x40 | 0x50, reason, .. } => {
+            matches!(reason, 0 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
+        }
+        Heard::Ack { reason, .. } => matches!(reason, 0 | 0x92),
+        Heard::SubAck { reasons, .. } => reasons.iter().all(|reason| match reason {
+            0..=2 | 0x80 => true,
+            0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2 => five,
+            _ => false,
+        }),
+        Heard::UnsubAck { reasons, .. } => {
+            reasons.iter().all(|it| matches!(it, 0 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91))
+        }
+        Heard::Disconnect { reason } => {
+            matches!(reason, 0 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B | 0x8D..=0x90 | 0x93..=0xA2)
+        }
+        Heard::Publication(_) | Heard::PingResp => true,
+    }
 }
 
 fn publication(version: Version, first: u8, body: &mut Reader<'_>) -> Publication {

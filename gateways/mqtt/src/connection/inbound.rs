@@ -37,7 +37,10 @@ impl Connection {
                     used += len;
                 }
                 Err(error) => {
-                    self.fail(error.reason(), &error);
+                    // A second CONNECT, whatever else is wrong with it [MQTT-3.1.0-2]: some of its reasons are none of
+                    // DISCONNECT's [MQTT-3.14.2-1].
+                    let again = bytes[used] == PacketType::Connect.first_byte();
+                    self.fail(if again { ReasonCode::PROTOCOL_ERROR } else { error.reason() }, &error);
                 }
             }
         }
