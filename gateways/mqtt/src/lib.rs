@@ -8,6 +8,9 @@ pub mod codec;
 mod complaints;
 mod config;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod conversation;
 mod driver;
 #[cfg(test)]
 mod tests;
