@@ -6,6 +6,7 @@
 //! QoS 0 run measures forwarding and not a broker's way of dropping.
 
 mod args;
+mod boards;
 mod churn;
 mod clients;
 mod conn;
@@ -23,7 +24,7 @@ mod wire;
 
 use std::process::ExitCode;
 
-pub use args::{Args, Common, Mqtt, Scenario};
+pub use args::{Args, Common, Fleet, Mqtt, Scenario};
 pub use report::{Latency, Report};
 
 /// Runs one scenario, prints its report to stdout, and says by the exit code whether every message arrived that had to
@@ -53,5 +54,6 @@ pub fn measure(args: &Args) -> anyhow::Result<Report> {
         Scenario::Idle { connections } => idle::run(common, *connections),
         Scenario::Retained { count } => retained::run(common, *count),
         Scenario::Churn { concurrency } => churn::run(common, *concurrency),
+        Scenario::Boards(fleet) => boards::run(common, fleet),
     }
 }

@@ -11,6 +11,8 @@ mod deliver;
 mod held;
 mod publish;
 mod register;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod subscribe;
 #[cfg(test)]
@@ -110,6 +112,8 @@ struct Timers {
     /// What is unanswered is sent again, and how often that was done.
     retry: Option<Time>,
     retries: u32,
+    /// When it last went out.
+    asked: Time,
 }
 
 impl Client {
@@ -277,6 +281,7 @@ impl Client {
                 return self.unanswered(out);
             }
             self.timers.retries += 1;
+            self.timers.asked = now;
             self.repeat(out);
             self.timers.retry = Some(now.after(self.settings.retry_interval));
         }
@@ -368,6 +373,7 @@ impl Client {
     }
 
     fn await_answer(&mut self, now: Time) {
+        self.timers.asked = now;
         self.timers.retries = 0;
         self.timers.retry = Some(now.after(self.settings.retry_interval));
     }

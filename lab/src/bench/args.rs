@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-/// Load generator against any MQTT broker
+/// Load generator against any MQTT broker, and any MQTT-SN gateway
 ///
 /// Every message carries its publisher, a sequence number and the time it was sent; loss, duplicates and latency are
 /// counted, not estimated. At most a window of messages is under way at a time, so that no broker is driven into
@@ -87,13 +87,44 @@ pub enum Scenario {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
         concurrency: u32,
     },
+    /// A fleet of MQTT-SN boards that publish flat out, one message under way each (--url mqttsn://HOST:PORT, -q 1 or 2)
+    Boards(Fleet),
+}
+
+/// A fleet of MQTT-SN boards, and the air between them and the gateway.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Fleet {
+    /// Boards, one UDP socket each (raise `ulimit -n`)
+    #[arg(long, default_value_t = 100, value_parser = at_least_one())]
+    pub boards: u32,
+    /// Datagrams lost, per cent, each way
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = per_cent)]
+    pub loss: f64,
+    /// Datagrams that come twice, per cent, each way
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = per_cent)]
+    pub duplication: f64,
+    /// Datagrams that are held back for 5 ms, so that others overtake them, per cent, each way
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = per_cent)]
+    pub reordering: f64,
+    /// The same seed gives datagrams the same sequence of fates
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Sleep and wake after every so many messages
+    #[arg(long, value_name = "MESSAGES", value_parser = at_least_one())]
+    pub sleep_every: Option<u32>,
+    /// Take a new address after every so many messages
+    #[arg(long, value_name = "MESSAGES", value_parser = at_least_one())]
+    pub move_every: Option<u32>,
+    /// Milliseconds until something unanswered is sent again
+    #[arg(long, default_value_t = 1_000, value_name = "MILLISECONDS", value_parser = at_least_one())]
+    pub retry_ms: u32,
 }
 
 /// What all scenarios share.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
-    /// The broker
-    #[arg(long, global = true, default_value = "mqtt://127.0.0.1:1883", value_name = "mqtt://HOST:PORT")]
+    /// The broker, mqtt://HOST:PORT; for `boards` the gateway, mqttsn://HOST:PORT
+    #[arg(long, global = true, default_value = "mqtt://127.0.0.1:1883", value_name = "URL")]
     pub url: String,
     /// Protocol version
     #[arg(long, global = true, value_enum, default_value = "3.1.1")]
@@ -161,6 +192,13 @@ pub enum Mqtt {
 
 fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=10_000_000)
+}
+
+fn per_cent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=90.0).contains(&value) => Ok(value),
+        _ => Err("per cent from 0 to 90, for example 2.5".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

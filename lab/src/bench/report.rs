@@ -44,6 +44,12 @@ pub struct Report {
     pub refused: u64,
     /// Publishes at QoS 1 or 2 whose acknowledgement never came.
     pub unacknowledged: u64,
+    /// Boards: datagrams sent again for want of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u64>,
+    /// Boards: until all were connected and had their topic ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_seconds: Option<f64>,
     /// Connections that ended before the run did.
     pub disconnects: u64,
     /// Messages published in the measured interval, a second.
@@ -142,11 +148,12 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = String::new();
+        let road = if self.url.starts_with("mqttsn:") { "MQTT-SN" } else { "MQTT" };
         let mut line = |name: &str, value: String| {
             // Writing to a String does not fail.
             let _ = writeln!(text, "{name:<22}{value}");
         };
-        line("scenario", format!("{}, MQTT {}, QoS {}, {} bytes", self.scenario, self.mqtt, self.qos, self.size));
+        line("scenario", format!("{}, {} {}, QoS {}, {} bytes", self.scenario, road, self.mqtt, self.qos, self.size));
         line("connections", format!("{} publishing, {} subscribing", self.publishers, self.subscribers));
         if self.expected > 0 {
             line("sent", format!("{} ({:.0}/s)", self.sent, self.sent_per_second));
@@ -163,6 +170,10 @@ impl Report {
                 }
             }
             line("rate", format!("{:.0} delivered/s over {:.2} s", self.delivered_per_second, self.seconds));
+        }
+        if let (Some(repeats), Some(seconds)) = (self.repeats, self.connect_seconds) {
+            line("connected", format!("in {seconds:.3} s, with topic ids"));
+            line("repeated", repeats.to_string());
         }
         if self.disconnects > 0 {
             line("connections ended", self.disconnects.to_string());

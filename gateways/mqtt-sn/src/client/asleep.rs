@@ -17,17 +17,9 @@ impl Client {
                 self.remind(now, out);
                 // `deliver` ends with PINGRESP.
             }
-            // Its repetition, because nothing has reached it.
-            State::Awake if named => self.remind(now, out),
+            // Its repetition; what it has not heard is repeated at its time.
+            State::Awake if named => {}
             _ => self.send(out, &Packet::PingResp),
-        }
-    }
-
-    /// A message that it did not acknowledge before it fell asleep comes first.
-    fn remind(&mut self, now: Time, out: &mut Outbox) {
-        if self.outgoing.is_some() {
-            self.repeat(out);
-            self.await_answer(now);
         }
     }
 

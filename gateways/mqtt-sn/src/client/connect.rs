@@ -199,10 +199,7 @@ impl Client {
         self.patience = greeting.keep_alive();
         self.spoke = false;
         self.heard(now);
-        if self.outgoing.is_some() {
-            self.repeat(out);
-            self.await_answer(now);
-        }
+        self.remind(now, out);
     }
 
     /// CONNACK, unless it waits for the store.

@@ -202,6 +202,22 @@ impl Client {
         }
     }
 
+    /// A board that is back is asked again at once for what it has not answered; but a copy of QoS 2 that is perhaps
+    /// still under way must not be overtaken by the end of its exchange.
+    pub(super) fn remind(&mut self, now: Time, out: &mut Outbox) {
+        let again = self.timers.asked.after(self.settings.retry_interval);
+        match &self.outgoing {
+            None => {}
+            Some(Outgoing::Published { qos: Qos::ExactlyOnce, .. }) if now < again => {
+                (self.timers.retries, self.timers.retry) = (0, Some(again));
+            }
+            Some(_) => {
+                self.repeat(out);
+                self.await_answer(now);
+            }
+        }
+    }
+
     fn settle(&mut self, tag: Tag, how: Settle) {
         if let Some(link) = &mut self.link {
             // The next message need not wait until this is safe: at worst it comes again after a crash.

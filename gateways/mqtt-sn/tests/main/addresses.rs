@@ -1,9 +1,9 @@
 //! Boards by their addresses: rebinding, forwarders, discovery, and what is said of them.
 
-use crate::{Server, server_with, soon};
+use crate::{Server, server_with, server_within, soon};
 use std::net::SocketAddr;
 use tokio::net::UdpSocket;
-use waystation_broker::{Principal, Topic};
+use waystation_broker::{Limits, Principal, Topic};
 use waystation_mqtt_sn::{
     Config,
     codec::{Packet, decode, encapsulate, encode},
@@ -127,6 +127,21 @@ async fn rebinding_from_anywhere_and_from_nowhere_are_a_matter_of_configuration(
         assert_eq!(moved.asks(&ping("b")).await, expected, "{rebind:?}");
         server.end();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_full_says_congestion() {
+    let limits = Limits { max_connections: 2, ..Limits::default() };
+    let server = server_within(limits, Config::default()).await;
+    let boards = [Wire::from("127.0.0.1", &server).await, Wire::from("127.0.0.1", &server).await];
+    for (board, id) in boards.iter().zip(["a", "b"]) {
+        assert_eq!(board.asks(&connect(id)).await, CONNACK);
+    }
+    let late = Wire::from("127.0.0.1", &server).await;
+    assert_eq!(late.asks(&connect("c")).await, [3, 0x05, 1]);
+    assert_eq!(boards[0].asks(&DISCONNECT).await, DISCONNECT);
+    assert_eq!(late.asks(&connect("c")).await, CONNACK);
+    server.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail their test")]
 
 mod addresses;
+mod documentation;
 
 use std::{any::Any, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
@@ -59,7 +60,11 @@ async fn server() -> Server {
 }
 
 async fn server_with(config: Config) -> Server {
-    let broker = Broker::new(Parts::in_memory(Limits::default(), Arc::new(SystemClock::default())));
+    server_within(Limits::default(), config).await
+}
+
+async fn server_within(limits: Limits, config: Config) -> Server {
+    let broker = Broker::new(Parts::in_memory(limits, Arc::new(SystemClock::default())));
     // Starting a loop waits for its thread.
     let scene = tokio::task::block_in_place(|| Scene::with_broker(MqttSn::KIND, broker));
     let config = Config { listen: Listen(vec![([127, 0, 0, 1], 0).into()]), ..config };

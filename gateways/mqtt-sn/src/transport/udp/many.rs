@@ -2,8 +2,9 @@
 
 use nix::{
     errno::Errno,
-    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg},
+    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt},
 };
+use socket2::Socket;
 use std::{
     io::{self, IoSlice, IoSliceMut},
     net::SocketAddr,
@@ -16,6 +17,17 @@ const MANY: usize = 64;
 
 /// The largest datagram UDP has, and then some.
 const LARGEST: usize = 65_536;
+
+/// Asks for buffers of so many bytes: beyond the system's bound where we may, else up to it.
+pub(super) fn set_buffers(socket: &Socket, bytes: usize) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &bytes).is_err() {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(())
+}
 
 /// Room for a burst, and what the system wants to know about it.
 pub(super) struct Many {

@@ -6,6 +6,12 @@ use tokio::net::UdpSocket;
 /// Datagrams before others get a turn.
 const MANY: usize = 64;
 
+/// Asks for buffers of so many bytes.
+pub(super) fn set_buffers(socket: &socket2::Socket, bytes: usize) -> io::Result<()> {
+    socket.set_recv_buffer_size(bytes)?;
+    socket.set_send_buffer_size(bytes)
+}
+
 /// Room for one datagram.
 pub(super) struct Many {
     room: Vec<u8>,
