@@ -186,9 +186,12 @@ impl Connection {
 
     /// Routes what is staged, and answers it.
     fn route(&mut self, bytes: &[u8], now: Time, limits: &Limits, burst: &mut Burst<'_>) {
-        let lsn = self.link.publisher().flush(&mut burst.scratch.receipts);
-        burst.lsn = burst.lsn.max(lsn);
         let mqtt5 = self.version == Version::V5;
+        let receipts = &mut burst.scratch.receipts;
+        let publisher = self.link.publisher();
+        // What is kept is offered again: nothing may overtake it.
+        let lsn = if mqtt5 { publisher.flush(receipts) } else { publisher.flush_in_order(receipts) };
+        burst.lsn = burst.lsn.max(lsn);
         let Scratch { receipts, pending, .. } = &mut *burst.scratch;
         for receipt in receipts.drain(..).filter(|receipt| receipt.token != NO_TOKEN) {
             if let Some(pending) = pending.get_mut(receipt.token as usize) {
@@ -198,8 +201,9 @@ impl Connection {
         let pending = std::mem::take(pending);
         for publish in &pending {
             match publish.verdict {
-                Some(Verdict::Answer(reason)) => self.acknowledge(publish, reason, burst),
-                Some(Verdict::Keep) => self.keep(&bytes[publish.at.0..publish.at.1], now, limits),
+                Some(Verdict::Answer(reason)) if self.kept.is_none() => self.acknowledge(publish, reason, burst),
+                // Acknowledgements keep the order of the publications too [MQTT-4.6.0-2].
+                Some(_) => self.keep(&bytes[publish.at.0..publish.at.1], now, limits),
                 // The link was taken over.
                 None => {}
             }

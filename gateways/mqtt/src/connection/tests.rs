@@ -452,6 +452,31 @@ fn an_mqtt3_publication_for_a_full_queue_is_kept_until_there_is_room() {
 }
 
 #[test]
+fn nothing_overtakes_a_kept_publication_not_even_in_the_same_burst() {
+    let server = Server::new(Limits { overflow: Overflow::Reject, max_queued_messages: 1, ..Limits::default() });
+    let mut full = full_queue(&server);
+    let mut roomy = server.connect(Version::V5, "roomy");
+    roomy.subscribe("b", Qos::AtMostOnce);
+    let mut publisher = server.connect(Version::V3_1_1, "p");
+    publisher.send(&[
+        Packet::Publish(publication("a", Qos::AtLeastOnce, 1, b"1")),
+        Packet::Publish(publication("a", Qos::AtLeastOnce, 2, b"2")),
+        Packet::Publish(publication("b", Qos::AtLeastOnce, 3, b"3")),
+        Packet::Publish(publication("b", Qos::AtMostOnce, 0, b"free")),
+    ]);
+    publisher.expect(|it| assert!(matches!(it, Packet::PubAck(a) if a.packet_id == id(1)), "{it:?}"));
+    publisher.expect_nothing();
+    roomy.expect(|it| assert!(matches!(it, Packet::Publish(p) if p.payload == b"free"), "{it:?}"));
+    roomy.expect_nothing();
+    full.expect(|it| assert!(matches!(it, Packet::Publish(p) if p.payload == b"1"), "{it:?}"));
+    full.send(&[Packet::PubAck(ack(1))]);
+    for n in 2..=3 {
+        publisher.expect(|it| assert!(matches!(it, Packet::PubAck(a) if a.packet_id == id(n)), "{it:?}"));
+    }
+    roomy.expect(|it| assert!(matches!(it, Packet::Publish(p) if p.payload == b"3"), "{it:?}"));
+}
+
+#[test]
 fn a_kept_publication_that_finds_no_room_for_30_s_ends_the_connection() {
     let server = Server::new(Limits { overflow: Overflow::Reject, max_queued_messages: 1, ..Limits::default() });
     let _subscriber = full_queue(&server);
