@@ -79,6 +79,25 @@ fn only_clients_with_a_certificate_that_is_not_revoked_come_in() {
 }
 
 #[test]
+fn the_certificates_name_is_the_user_whatever_connect_says() {
+    let authority = Authority::new();
+    let acl = authority.name("acl.toml");
+    let rule = "[[rule]]\nuser = \"attic\"\nallow = [\"publish\"]\ntopics = [\"%u/#\"]\n";
+    std::fs::write(&acl, rule).unwrap();
+    let config = format!("{}\n[auth]\nacl_file = \"{acl}\"\n", with_client_certificates(&authority));
+    let server = Server::start_with(&config, &[]);
+    authority.issue("cellar", 9, &[]);
+    let answer = |who: &str, topic: &str| {
+        let mut command = mosquitto("mosquitto_pub", &server, &authority, Some(who));
+        command.args(["-d", "-V", V5, "-q", "1", "-m", "x", "-u", "attic", "-P", "guess", "-t", topic]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert!(!answer("attic", "attic/t").contains("RC:135"), "it may");
+    assert!(answer("attic", "cellar/t").contains("RC:135"), "not authorized");
+    assert!(answer("cellar", "attic/t").contains("RC:135"), "it is not attic, though it says so");
+}
+
+#[test]
 fn a_reload_takes_new_certificates_and_keeps_connections_and_a_broken_file_keeps_the_old() {
     let authority = Authority::new();
     let server = Server::start_with(&with_client_certificates(&authority), &[]);
