@@ -150,7 +150,8 @@ fn frames_that_break_the_rules_end_the_connection_with_their_status() {
     let huge = [&[0x82, 0xFF, 0x7F][..], &[0xFF; 7], &[0; 4]].concat();
     for (bytes, status) in [(frame(0x81, b"text"), 1003_u16), (vec![0x82, 2, 0xC0, 0], 1002), (huge, 1009)] {
         let mut page = Page::connected(&server);
-        page.send(&bytes);
+        // Whatever comes right before or behind.
+        page.send(&[frame(0x82, &[0xC0, 0]), bytes.clone(), frame(0x82, &[0xC0, 0])].concat());
         assert_eq!(page.frame(), Some((0x88, status.to_be_bytes().to_vec())), "{bytes:02x?}");
         assert_eq!(page.frame(), None);
     }

@@ -34,6 +34,8 @@ pub(crate) struct WebSocket<S> {
     messages: WebSocketStream<S>,
     /// What is still to be read of the last one; at most [`limits`].
     rest: Bytes,
+    /// The client broke the rules and has been told: nothing it says counts any more.
+    broken: bool,
 }
 
 /// How long a message or one of its frames may be. The room for it is reserved when its length is announced, but it
@@ -51,11 +53,14 @@ fn limits(max_packet_size: u32) -> WebSocketConfig {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     fn new(messages: WebSocketStream<S>) -> Self {
-        Self { messages, rest: Bytes::new() }
+        Self { messages, rest: Bytes::new(), broken: false }
     }
 
     /// The next message with bytes in it; `None` at the end. Pings and the client's farewell are answered on the way.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.broken {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         loop {
             let wrong = match ready!(Pin::new(&mut self.messages).poll_next(cx)) {
                 None => return Poll::Ready(Ok(None)),
@@ -75,6 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     /// Tells the client what it did wrong, if it listens; nothing follows that could wait for it.
     fn break_off(&mut self, cx: &mut Context<'_>, (code, error): (CloseCode, io::Error)) -> io::Error {
+        self.broken = true;
         let farewell = Message::Close(Some(CloseFrame { code, reason: "".into() }));
         if Pin::new(&mut self.messages).start_send(farewell).is_ok() {
             let _unheard = Pin::new(&mut self.messages).poll_flush(cx);
