@@ -34,6 +34,12 @@ impl Rules {
         world.broker.policy_changed();
     }
 
+    /// Nothing is denied any more.
+    pub(crate) fn clear(&self, world: &World) {
+        self.denied.lock().unwrap().clear();
+        world.broker.policy_changed();
+    }
+
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
@@ -91,7 +97,13 @@ impl World {
 
     /// With rights that a test can change.
     pub(crate) fn ruled_by(rules: &Arc<Rules>) -> Self {
-        Self::on(Rehearsal::default(), Arc::default(), Limits::default(), Some(rules))
+        Self::ruled_with(rules, |_| {})
+    }
+
+    pub(crate) fn ruled_with(rules: &Arc<Rules>, adjust: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::default();
+        adjust(&mut limits);
+        Self::on(Rehearsal::default(), Arc::default(), limits, Some(rules))
     }
 
     fn on(store: Rehearsal, clock: Arc<ManualClock>, limits: Limits, rules: Option<&Arc<Rules>>) -> Self {

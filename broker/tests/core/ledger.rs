@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn balanced(world: &World, links: &[Option<Link>]) {
+pub(crate) fn balanced(world: &World, links: &[Option<Link>]) {
     let metrics = world.broker.metrics();
     let waiting = world.broker.waiting();
     assert_eq!(

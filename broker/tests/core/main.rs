@@ -5,6 +5,7 @@ mod drops;
 mod expiry;
 mod harness;
 mod idempotency;
+mod interleavings;
 mod ledger;
 mod order;
 mod own;
