@@ -20,6 +20,7 @@ mod ready;
 mod rights;
 mod roads;
 mod sessions;
+mod shared;
 mod shutdown;
 mod tls;
 mod webhooks;
