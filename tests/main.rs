@@ -15,6 +15,7 @@ mod javascript;
 mod malformed;
 mod mosquitto_options;
 mod mqtt_clients;
+mod openapi;
 mod overload;
 mod ready;
 mod rights;

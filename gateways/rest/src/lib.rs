@@ -18,6 +18,7 @@ mod idempotency;
 mod identity;
 mod media;
 mod metrics;
+mod openapi;
 mod page;
 mod problem;
 mod publish;

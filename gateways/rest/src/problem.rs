@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 use waystation_broker::{InvalidTopic, MessageId, Refusal, Refused};
 
 /// The media type of problem details.
@@ -89,7 +90,8 @@ pub(crate) enum Problem {
 }
 
 /// The body of a problem response, and of a failed entry of `POST /v1/messages`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub(crate) struct Details {
     #[serde(rename = "type")]
     kind: String,
@@ -361,5 +363,44 @@ mod tests {
             assert!(problem.into_response().headers().contains_key(header::RETRY_AFTER));
         }
         assert!(!Problem::StoreFull.into_response().headers().contains_key(header::RETRY_AFTER));
+    }
+
+    /// The names of all types, as `kind` has them.
+    fn all() -> Vec<&'static str> {
+        let source = include_str!("problem.rs").split("fn kind(").nth(1).unwrap_or_default();
+        let source = source.split("\n    }\n").next().unwrap_or_default();
+        source.lines().filter_map(|line| Some(line.split_once("=> (\"")?.1.split_once('"')?.0)).collect()
+    }
+
+    #[test]
+    fn every_type_is_in_the_page_of_problems_and_no_other() {
+        let page = include_str!("../../../docs/problems.md");
+        let names = all();
+        let described: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        assert!(names.len() > 30);
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(sorted(described), sorted(names));
+    }
+
+    #[test]
+    fn every_type_has_a_test_through_http() {
+        let tests = [
+            include_str!("../tests/main/admin.rs"),
+            include_str!("../tests/main/door.rs"),
+            include_str!("../tests/main/idempotency.rs"),
+            include_str!("../tests/main/messages.rs"),
+            include_str!("../tests/main/overload.rs"),
+            include_str!("../tests/main/request.rs"),
+            include_str!("../tests/main/sessions.rs"),
+            include_str!("../tests/main/topics.rs"),
+            include_str!("../tests/main/webhooks.rs"),
+        ];
+        // Nothing a request contains makes one of the last two.
+        for name in all().into_iter().filter(|name| !["internal", "other"].contains(name)) {
+            assert!(tests.iter().any(|text| text.contains(&format!("\"{name}\""))), "{name} is tested nowhere");
+        }
     }
 }

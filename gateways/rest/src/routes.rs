@@ -10,7 +10,7 @@ pub(crate) mod stream;
 pub(crate) mod topics;
 pub(crate) mod webhooks;
 
-use crate::{media, problem::Problem, query::Query, state::App};
+use crate::{media, openapi, problem::Problem, query::Query, state::App};
 use axum::{
     Json, Router,
     extract::State,
@@ -36,8 +36,6 @@ pub(crate) fn all() -> Router<App> {
         .route("/v1/sessions/$dead/{name}/messages", get(sessions::read::messages))
         .route("/v1/sessions/$dead/{name}/ack", post(sessions::read::acknowledge))
         .route("/v1/stream", get(stream::open))
-        .route("/v1/webhooks", get(webhooks::list))
-        .route("/v1/webhooks/{name}", put(webhooks::set).get(webhooks::show).delete(webhooks::end))
         .route("/v1/request/", post(request::ask))
         .route("/v1/request/{*topic}", post(request::ask))
         .route("/metrics", get(figures::metrics))
@@ -57,17 +55,28 @@ fn lists() -> Router<App> {
         .route("/v1/gateways/{name}", put(gateways::switch))
         .route("/v1/bridges", get(gateways::bridges))
         .route("/v1/drops", get(figures::drops))
+        .route("/v1/webhooks", get(webhooks::list))
+        .route("/v1/webhooks/{name}", put(webhooks::set).get(webhooks::show).delete(webhooks::end))
+        .route("/openapi.json", get(openapi::describe))
         .route_layer(middleware::from_fn(media::json_only))
 }
 
-/// The process answers.
-async fn healthy(query: Query) -> Result<Json<Value>, Problem> {
+/// Whether the process answers.
+#[utoipa::path(
+    get, path = "/healthz", tag = "open",
+    responses((status = 200, description = "It does", body = serde_json::Value), Problem)
+)]
+pub(crate) async fn healthy(query: Query) -> Result<Json<Value>, Problem> {
     query.finish()?;
     Ok(Json(json!({ "status": "ok" })))
 }
 
-/// It takes clients.
-async fn ready(State(app): State<App>, query: Query) -> Result<Json<Value>, Problem> {
+/// Whether it takes clients.
+#[utoipa::path(
+    get, path = "/readyz", tag = "open",
+    responses((status = 200, description = "It does", body = serde_json::Value), Problem)
+)]
+pub(crate) async fn ready(State(app): State<App>, query: Query) -> Result<Json<Value>, Problem> {
     query.finish()?;
     if app.is_draining() { Err(Problem::Stopping) } else { Ok(Json(json!({ "status": "ready" }))) }
 }

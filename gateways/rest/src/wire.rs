@@ -15,6 +15,7 @@ use base64::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use waystation_broker::{Broker, ClientId, Cursor, Delivery, Idempotency, Message, Properties, Qos, Time};
 
 const FORGIVING: GeneralPurposeConfig =
@@ -23,21 +24,26 @@ const ANY_STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, FO
 const ANY_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, FORGIVING);
 
 /// A message object as clients send it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Message)]
 pub(crate) struct Incoming<'a> {
     topic: String,
     #[serde(default, borrow, deserialize_with = "given")]
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<&'a RawValue>,
     payload_base64: Option<String>,
     qos: Option<u8>,
     #[serde(default)]
     retain: bool,
     expiry: Option<u32>,
+    #[schema(value_type = Option<String>)]
     content_type: Option<Box<str>>,
+    #[schema(value_type = Option<String>)]
     response_topic: Option<Box<str>>,
     correlation_data: Option<String>,
     #[serde(default)]
+    #[schema(value_type = Vec<Vec<String>>)]
     user_properties: Vec<(Box<str>, Box<str>)>,
     idempotency_key: Option<String>,
 }
@@ -148,7 +154,7 @@ pub(crate) fn checked(properties: Properties) -> Result<Option<Box<Properties>>,
 }
 
 /// What a publication is answered with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Published {
     pub(crate) id: String,
     pub(crate) topic: String,
@@ -161,7 +167,7 @@ pub(crate) struct Published {
 }
 
 /// What an entry of `POST /v1/messages` is answered with.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Entry {
     /// It was published.
@@ -185,7 +191,8 @@ impl From<Result<Published, Problem>> for Entry {
 }
 
 /// A message object as clients read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 pub(crate) struct Outgoing<'a> {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,6 +217,7 @@ pub(crate) struct Outgoing<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_data: Option<String>,
     #[serde(skip_serializing_if = "no_user_properties")]
+    #[schema(value_type = Vec<Vec<String>>)]
     user_properties: &'a [(Box<str>, Box<str>)],
 }
 

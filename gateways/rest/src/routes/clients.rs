@@ -15,10 +15,11 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
+use utoipa::ToSchema;
 use waystation_broker::{ClientId, Reason, SessionInfo};
 
 /// A client that is connected.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Client {
     id: String,
     /// The user its session belongs to; `null` when made anonymously.
@@ -54,7 +55,8 @@ fn client(info: &SessionInfo) -> Option<Client> {
 }
 
 /// A page of clients.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ClientList)]
 pub(crate) struct Clients {
     clients: Vec<Client>,
     /// Goes into `after`; `null` when this was the last page.
@@ -62,6 +64,10 @@ pub(crate) struct Clients {
 }
 
 /// `GET /v1/clients`
+#[utoipa::path(
+    get, path = "/v1/clients", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "A page", body = Clients), Problem)
+)]
 pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Clients>, Problem> {
     let limit = page::limit(&mut query)?;
     let mut after = query.text("after")?.and_then(|id| ClientId::new(&id));
@@ -79,6 +85,11 @@ pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> 
 }
 
 /// `GET /v1/clients/{id}`
+#[utoipa::path(
+    get, path = "/v1/clients/{id}", tag = "operators",
+    params(("id" = String, Path, description = "The client id")),
+    responses((status = 200, description = "The client", body = Client), Problem)
+)]
 pub(crate) async fn show(
     State(app): State<App>,
     _: Admin,
@@ -91,6 +102,11 @@ pub(crate) async fn show(
 }
 
 /// `DELETE /v1/clients/{id}`: the client is told to go, its session stays.
+#[utoipa::path(
+    delete, path = "/v1/clients/{id}", tag = "operators",
+    params(("id" = String, Path, description = "The client id")),
+    responses((status = 204, description = "It was told to go"), Problem)
+)]
 pub(crate) async fn disconnect(
     State(app): State<App>,
     _: Admin,
@@ -103,7 +119,7 @@ pub(crate) async fn disconnect(
 }
 
 /// One filter of one session.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Subscribed {
     client: String,
     filter: String,
@@ -111,7 +127,8 @@ pub(crate) struct Subscribed {
 }
 
 /// A page of subscriptions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SubscriptionList)]
 pub(crate) struct Subscriptions {
     subscriptions: Vec<Subscribed>,
     /// Goes into `after`; `null` when this was the last page.
@@ -119,6 +136,10 @@ pub(crate) struct Subscriptions {
 }
 
 /// `GET /v1/subscriptions`: of all sessions that have a name.
+#[utoipa::path(
+    get, path = "/v1/subscriptions", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "A page", body = Subscriptions), Problem)
+)]
 pub(crate) async fn subscriptions(State(app): State<App>, _: Admin, mut query: Query) -> Result<Response, Problem> {
     let limit = page::limit(&mut query)?;
     let after = query.text("after")?.map(|after| Place::decode(&after)).transpose()?;

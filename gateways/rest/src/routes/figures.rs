@@ -8,10 +8,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 use waystation_broker::Dropped;
 
 /// Messages that were lost alike.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Drop)]
 pub(crate) struct Lost {
     /// When the last of them was lost.
     time: String,
@@ -38,7 +40,8 @@ impl From<&Dropped> for Lost {
 }
 
 /// A page of the ledger, latest news first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DropList)]
 pub(crate) struct Drops {
     drops: Vec<Lost>,
     /// Goes into `after`; `null` when this was the last page.
@@ -46,6 +49,10 @@ pub(crate) struct Drops {
 }
 
 /// `GET /v1/drops`
+#[utoipa::path(
+    get, path = "/v1/drops", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "A page", body = Drops), Problem)
+)]
 pub(crate) async fn drops(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Drops>, Problem> {
     let limit = page::limit(&mut query)?;
     let after = query.parsed("after", "the `next` of a page before")?;
@@ -56,6 +63,10 @@ pub(crate) async fn drops(State(app): State<App>, _: Admin, mut query: Query) ->
 }
 
 /// `GET /metrics`
+#[utoipa::path(
+    get, path = "/metrics", tag = "operators",
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain"), Problem)
+)]
 pub(crate) async fn metrics(State(app): State<App>, _: Admin, query: Query) -> Result<Response, Problem> {
     query.finish()?;
     let text = metrics::text(&app.broker, &*app.host).map_err(|error| {

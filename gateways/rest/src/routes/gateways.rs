@@ -13,10 +13,12 @@ use axum::{
     extract::{Request, State},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use waystation_kit::{EnableError, GatewayStatus, RemoteStatus};
 
 /// A gateway of the configuration.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Gateway)]
 pub(crate) struct Shown {
     name: String,
     kind: &'static str,
@@ -26,7 +28,7 @@ pub(crate) struct Shown {
 }
 
 /// A socket it has bound.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Listening {
     /// As in the ready line.
     name: String,
@@ -42,7 +44,8 @@ impl From<GatewayStatus> for Shown {
 }
 
 /// A page of gateways.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GatewayList)]
 pub(crate) struct Gateways {
     gateways: Vec<Shown>,
     /// Goes into `after`; `null` when this was the last page.
@@ -50,6 +53,10 @@ pub(crate) struct Gateways {
 }
 
 /// `GET /v1/gateways`
+#[utoipa::path(
+    get, path = "/v1/gateways", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "A page", body = Gateways), Problem)
+)]
 pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Gateways>, Problem> {
     let (limit, after) = (page::limit(&mut query)?, query.text("after")?);
     query.finish()?;
@@ -59,13 +66,18 @@ pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> 
 }
 
 /// What `PUT` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = GatewaySwitch)]
 pub(crate) struct Switch {
     enabled: bool,
 }
 
 /// `PUT /v1/gateways/{name}`: started or stopped until the next start of the server.
+#[utoipa::path(
+    put, path = "/v1/gateways/{name}", tag = "operators", request_body = Switch, params(("name" = String, Path, description = "Its name")),
+    responses((status = 200, description = "As it is now", body = Shown), Problem)
+)]
 pub(crate) async fn switch(
     State(app): State<App>,
     _: Admin,
@@ -87,7 +99,7 @@ pub(crate) async fn switch(
 }
 
 /// A bridge to another broker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Bridge {
     name: String,
     url: String,
@@ -119,7 +131,8 @@ impl From<RemoteStatus> for Bridge {
 }
 
 /// A page of bridges.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BridgeList)]
 pub(crate) struct Bridges {
     bridges: Vec<Bridge>,
     /// Goes into `after`; `null` when this was the last page.
@@ -127,6 +140,10 @@ pub(crate) struct Bridges {
 }
 
 /// `GET /v1/bridges`
+#[utoipa::path(
+    get, path = "/v1/bridges", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "A page", body = Bridges), Problem)
+)]
 pub(crate) async fn bridges(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Bridges>, Problem> {
     let (limit, after) = (page::limit(&mut query)?, query.text("after")?);
     query.finish()?;

@@ -5,11 +5,12 @@ use crate::{
     idempotency::{self, IDEMPOTENCY_REPLAYED},
     identity::Who,
     media,
+    openapi::{Answers, Orders},
     problem::Problem,
     publish::Burst,
     query::Query,
     state::App,
-    wire::{Entry, Order, Published},
+    wire::{self, Entry, Order, Published},
 };
 use axum::{
     Json,
@@ -39,6 +40,19 @@ const LARGE: usize = 64 * 1024;
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// `POST /v1/messages`
+#[utoipa::path(
+    post, path = "/v1/messages", tag = "topics",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat within ten minutes is answered as this one")),
+    request_body(content(
+        (inline(Orders) = "application/json"),
+        (wire::Incoming = "application/x-ndjson")
+    )),
+    responses(
+        (status = 200, description = "Published, all of it", content((inline(Answers) = "application/json"), (Entry = "application/x-ndjson"))),
+        (status = 207, description = "Some entries failed", body = Vec<Entry>),
+        Problem
+    )
+)]
 pub(crate) async fn publish(
     State(app): State<App>,
     who: Who,

@@ -66,6 +66,17 @@ impl Drop for Turn<'_> {
 }
 
 /// `POST /v1/request/{topic}`
+#[utoipa::path(
+    post, path = "/v1/request/{topic}", tag = "topics", request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The payload as it is; its Content-Type goes with it"),
+    params(("topic" = String, Path, description = "The topic; its slashes may stand as they are"),
+        ("timeout" = Option<u64>, Query, description = "Seconds to wait for the reply, 5 unless given; lowered to `max_wait_s`"),
+        ("reply" = Option<String>, Query, description = "Where responders answer that read no response topic; `{topic}/reply` unless given"),
+        ("qos" = Option<u8>, Query, description = "0, 1 (default) or 2", maximum = 2),
+        ("expiry" = Option<u32>, Query, description = "Seconds until the request is no longer worth delivering"),
+        ("correlation_data" = Option<String>, Query, description = "Base64url; random unless given"),
+        ("user.NAME" = Option<Vec<String>>, Query, description = "MQTT 5 user property NAME; any name, any number")),
+    responses((status = 200, description = "The reply", content_type = "*/*"), Problem)
+)]
 pub(crate) async fn ask(
     State(app): State<App>,
     who: Who,

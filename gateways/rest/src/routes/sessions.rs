@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use utoipa::ToSchema;
 use waystation_broker::{
     ClientId, Credentials, Filter, Hello, Link, Lsn, Overflow, Qos, Reason, Refused, RetainHandling, SessionInfo,
     SessionOptions, Start, Subscription, Takeover, WhileAway,
@@ -39,19 +40,22 @@ const PRESENT_FOR: Duration = Duration::from_secs(60);
 const MOST_BODY: usize = 4 << 20;
 
 /// The body of a PUT.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SessionWish)]
 struct Wish {
     /// Absent: as they are.
     subscriptions: Option<Vec<Wanted>>,
     /// Absent: as it is, or [`EXPIRY`].
     expiry: Option<u32>,
     max_queued_messages: Option<u32>,
+    #[schema(value_type = Option<String>, pattern = "^(drop_oldest|drop_newest|reject)$")]
     overflow: Option<Overflow>,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Subscription)]
 struct Wanted {
     filter: String,
     #[serde(default = "one")]
@@ -63,6 +67,11 @@ fn one() -> u8 {
 }
 
 /// `PUT /v1/sessions/{id}`
+#[utoipa::path(
+    put, path = "/v1/sessions/{id}", tag = "sessions", request_body = Wish,
+    params(("id" = String, Path, description = "The session, which is an MQTT client id")),
+    responses((status = 201, description = "Made", body = Shown), (status = 200, description = "Changed", body = Shown), Problem)
+)]
 pub(crate) async fn set(
     State(app): State<App>,
     who: Who,
@@ -184,12 +193,14 @@ fn visible(app: &App, who: &Who, id: &ClientId) -> Result<SessionInfo, Problem> 
 }
 
 /// A session as clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
 struct Shown {
     id: String,
     subscriptions: Vec<Wanted>,
     expiry: u32,
     max_queued_messages: u32,
+    #[schema(value_type = String)]
     overflow: Overflow,
     queued: u64,
     queued_bytes: u64,
@@ -223,6 +234,11 @@ fn shown(app: &App, info: &SessionInfo) -> Shown {
 }
 
 /// `GET /v1/sessions/{id}`
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}", tag = "sessions",
+    params(("id" = String, Path, description = "The session, which is an MQTT client id")),
+    responses((status = 200, description = "As it is now", body = Shown), Problem)
+)]
 pub(crate) async fn show(
     State(app): State<App>,
     who: Who,
@@ -234,7 +250,8 @@ pub(crate) async fn show(
     Ok(Json(shown(&app, &info)).into_response())
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SessionList)]
 struct List {
     sessions: Vec<Shown>,
     /// Goes into `after`; `null` when this was the last page.
@@ -242,6 +259,11 @@ struct List {
 }
 
 /// `GET /v1/sessions`
+#[utoipa::path(
+    get, path = "/v1/sessions", tag = "sessions",
+    params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "A page", body = List), Problem)
+)]
 pub(crate) async fn list(State(app): State<App>, who: Who, mut query: Query) -> Result<Response, Problem> {
     let limit = page::limit(&mut query)?;
     let mut after = query.text("after")?.and_then(|id| ClientId::new(&id));
@@ -260,6 +282,11 @@ pub(crate) async fn list(State(app): State<App>, who: Who, mut query: Query) -> 
 }
 
 /// `DELETE /v1/sessions/{id}`
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}", tag = "sessions",
+    params(("id" = String, Path, description = "The session, which is an MQTT client id")),
+    responses((status = 204, description = "Ended"), Problem)
+)]
 pub(crate) async fn end(
     State(app): State<App>,
     who: Who,

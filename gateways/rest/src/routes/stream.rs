@@ -18,6 +18,11 @@ use std::sync::Arc;
 use waystation_broker::{Credentials, Cursor, Filter, Hello, Subscription};
 
 /// `GET /v1/stream`
+#[utoipa::path(
+    get, path = "/v1/stream", tag = "topics",
+    params(("filter" = Vec<String>, Query, description = "Topic filter; repeatable"), ("qos" = Option<u8>, Query, description = "Most QoS, 0 unless given", maximum = 2)),
+    responses((status = 200, description = "A stream", content((String = "text/event-stream"), (wire::Outgoing = "application/x-ndjson"))), Problem)
+)]
 pub(crate) async fn open(
     State(app): State<App>,
     who: Who,

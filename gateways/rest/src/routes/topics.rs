@@ -24,6 +24,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::time::{Duration, UNIX_EPOCH};
+use utoipa::ToSchema;
 use waystation_broker::{
     Budget, Cursor, Filter, Message, Pick, Properties, Publish, Qos, Refusal, RetainHandling, Subscription, Taken,
     Topic,
@@ -36,6 +37,16 @@ const LIST_BYTES: usize = 8 << 20;
 const SWEEP: Budget = Budget { messages: 256, bytes: 1 << 20 };
 
 /// `POST /v1/topics/{topic}`
+#[utoipa::path(
+    post, path = "/v1/topics/{topic}", tag = "topics", request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The payload as it is; its Content-Type goes with it"),
+    params(("topic" = String, Path, description = "The topic; its slashes may stand as they are"), ("qos" = Option<u8>, Query, description = "0, 1 (default) or 2", maximum = 2),
+        ("retain" = Option<bool>, Query, description = "Keep it as the topic's state"),
+        ("expiry" = Option<u32>, Query, description = "Seconds until it is no longer worth delivering"),
+        ("response_topic" = Option<String>, Query, description = "Where an answer is wanted"),
+        ("correlation_data" = Option<String>, Query, description = "Base64url; comes back with the answer"),
+        ("user.NAME" = Option<Vec<String>>, Query, description = "MQTT 5 user property NAME; any name, any number"), ("Idempotency-Key" = Option<String>, Header, description = "A repeat within ten minutes is answered as this one")),
+    responses((status = 200, description = "Published", body = Published), Problem)
+)]
 pub(crate) async fn publish(
     State(app): State<App>,
     who: Who,
@@ -47,6 +58,16 @@ pub(crate) async fn publish(
 }
 
 /// `PUT /v1/topics/{topic}`
+#[utoipa::path(
+    put, path = "/v1/topics/{topic}", tag = "topics", request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The payload as it is; its Content-Type goes with it"),
+    params(("topic" = String, Path, description = "The topic; its slashes may stand as they are"), ("qos" = Option<u8>, Query, description = "0, 1 (default) or 2", maximum = 2),
+        ("retain" = Option<bool>, Query, description = "Keep it as the topic's state"),
+        ("expiry" = Option<u32>, Query, description = "Seconds until it is no longer worth delivering"),
+        ("response_topic" = Option<String>, Query, description = "Where an answer is wanted"),
+        ("correlation_data" = Option<String>, Query, description = "Base64url; comes back with the answer"),
+        ("user.NAME" = Option<Vec<String>>, Query, description = "MQTT 5 user property NAME; any name, any number"), ("Idempotency-Key" = Option<String>, Header, description = "A repeat within ten minutes is answered as this one"), ("If-Match" = Option<String>, Header, description = "Only if the state is one of these"), ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
+    responses((status = 200, description = "Published", body = Published, headers(("ETag" = String))), Problem)
+)]
 pub(crate) async fn set(
     State(app): State<App>,
     who: Who,
@@ -79,6 +100,11 @@ async fn put_in(app: &App, who: &Who, topic: Topic, query: Query, request: Reque
 }
 
 /// `DELETE /v1/topics/{topic}`
+#[utoipa::path(
+    delete, path = "/v1/topics/{topic}", tag = "topics",
+    params(("topic" = String, Path, description = "The topic; its slashes may stand as they are"), ("If-Match" = Option<String>, Header, description = "Only if the state is one of these"), ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
+    responses((status = 204, description = "It has no state (any more)"), Problem)
+)]
 pub(crate) async fn clear(
     State(app): State<App>,
     who: Who,
@@ -146,6 +172,11 @@ async fn send(app: &App, who: &Who, message: Publish<'_>) -> Result<Published, P
 }
 
 /// `GET /v1/topics/{topic}`
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}", tag = "topics",
+    params(("topic" = String, Path, description = "The topic; its slashes may stand as they are"), ("wait" = Option<u64>, Query, description = "Seconds to hold the read; lowered to `max_wait_s`"), ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, likewise"), ("If-None-Match" = Option<String>, Header, description = "States the client knows")),
+    responses((status = 200, description = "The payload", content_type = "*/*", headers(("ETag" = String), ("Last-Modified" = String), ("Waystation-Qos" = u8))), (status = 304, description = "Unchanged"), Problem)
+)]
 pub(crate) async fn read(
     State(app): State<App>,
     who: Who,
@@ -158,6 +189,13 @@ pub(crate) async fn read(
 }
 
 /// `GET /v1/topics`: a list, or with `?topic=T` that topic's state.
+#[utoipa::path(
+    get, path = "/v1/topics", tag = "topics",
+    params(("filter" = Option<String>, Query, description = "Topic filter; `#` unless given"), ("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("topic" = Option<String>, Query, description = "This topic's state instead of a list"), ("wait" = Option<u64>, Query, description = "Seconds to hold the read; lowered to `max_wait_s`"), ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, likewise"),
+        ("If-None-Match" = Option<String>, Header, description = "With `topic`: states the client knows")),
+    responses((status = 200, description = "A page; with `topic` the payload", content((List = "application/json"), (Vec<u8> = "*/*"))), (status = 304, description = "Unchanged"), Problem)
+)]
 pub(crate) async fn list(
     State(app): State<App>,
     who: Who,
@@ -314,8 +352,10 @@ fn validators(response: &mut Response, state: &Message) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TopicList)]
 struct List {
+    #[schema(value_type = Vec<wire::Outgoing>)]
     topics: Vec<Box<RawValue>>,
     /// Goes into `after`; `null` when this was the last page.
     next: Option<String>,

@@ -16,12 +16,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 use waystation_broker::Time;
 
 /// Bytes of a body that describes a webhook.
 const MOST_BODY: usize = 1 << 20;
 
 /// `PUT /v1/webhooks/{name}`
+#[utoipa::path(
+    put, path = "/v1/webhooks/{name}", tag = "webhooks", request_body = Declaration, params(("name" = String, Path, description = "Its name")),
+    responses((status = 201, description = "Made", body = Shown), (status = 200, description = "Changed", body = Shown), Problem)
+)]
 pub(crate) async fn set(
     State(app): State<App>,
     Admin(who): Admin,
@@ -43,6 +48,10 @@ pub(crate) async fn set(
 }
 
 /// `GET /v1/webhooks/{name}`
+#[utoipa::path(
+    get, path = "/v1/webhooks/{name}", tag = "webhooks", params(("name" = String, Path, description = "Its name")),
+    responses((status = 200, description = "As it is now", body = Shown), Problem)
+)]
 pub(crate) async fn show(
     State(app): State<App>,
     _: Admin,
@@ -55,6 +64,10 @@ pub(crate) async fn show(
 }
 
 /// `DELETE /v1/webhooks/{name}`
+#[utoipa::path(
+    delete, path = "/v1/webhooks/{name}", tag = "webhooks", params(("name" = String, Path, description = "Its name")),
+    responses((status = 204, description = "Ended"), Problem)
+)]
 pub(crate) async fn end(
     State(app): State<App>,
     _: Admin,
@@ -66,7 +79,8 @@ pub(crate) async fn end(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookList)]
 struct List {
     webhooks: Vec<Shown>,
     /// Goes into `after`; `null` when this was the last page.
@@ -74,6 +88,10 @@ struct List {
 }
 
 /// `GET /v1/webhooks`
+#[utoipa::path(
+    get, path = "/v1/webhooks", tag = "webhooks", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "A page", body = List), Problem)
+)]
 pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Response, Problem> {
     let limit = limit(&mut query)?;
     let after = query.text("after")?;
@@ -84,7 +102,8 @@ pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> 
 }
 
 /// A webhook as operators see it: all but its secret.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookShown)]
 struct Shown {
     name: String,
     url: String,
@@ -115,7 +134,8 @@ struct Shown {
     last_error: Option<Failure>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookFailure)]
 struct Failure {
     time: String,
     error: String,

@@ -4,11 +4,13 @@ use super::{guard, schedule::Patience, signature::Secret};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use utoipa::ToSchema;
 use waystation_broker::{Filter, Qos, Subscription};
 
 /// A webhook as it is written. Defaults stand with each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Webhook)]
 pub struct Declaration {
     /// Its name: 1 to 64 letters, digits, `-`, `_` and `.`. In a PUT it stands in the path and may be left out.
     #[serde(default)]

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{task::JoinHandle, time::Instant};
+use utoipa::ToSchema;
 use waystation_broker::{ClientId, Lsn, Principal, Reason};
 
 /// What they are kept as in the broker's documents.
@@ -56,8 +57,9 @@ struct Hook {
 }
 
 /// Where a webhook comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = WebhookSource)]
 pub(crate) enum Source {
     /// The configuration file, where alone it can be changed.
     File,

@@ -1,6 +1,6 @@
 //! What every request passes.
 
-use crate::harness::{header, problem, serve};
+use crate::harness::{header, json, problem, serve};
 use reqwest::Method;
 
 #[tokio::test]
@@ -31,5 +31,25 @@ async fn foreign_names_and_pages_are_turned_away() {
     problem(other, 421, "misdirected").await;
     let page = server.ask(Method::POST, "/v1/topics/a").header("origin", "https://evil.example").send().await.unwrap();
     problem(page, 403, "cross-origin").await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn the_interface_describes_itself() {
+    let server = serve().await;
+    let described =
+        server.ask(Method::GET, "/openapi.json").header("x-forwarded-for", "192.0.2.1").send().await.unwrap();
+    assert_eq!(header(&described, "content-type"), "application/json");
+    let document = json(described).await;
+    assert_eq!(document["openapi"].as_str().unwrap().split_once('.').unwrap().0, "3");
+    // Every operation exists: none is answered with "no route" or "no such method".
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let target = path.replace("{topic}", "a").replace("{id}", "a").replace("{name}", "a");
+        for method in operations.as_object().unwrap().keys() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let answer = server.ask(method.clone(), &format!("{target}?no-such-parameter=1")).send().await.unwrap();
+            assert_eq!(answer.status(), 400, "{method} {target}");
+        }
+    }
     server.drain().await;
 }

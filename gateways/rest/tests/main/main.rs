@@ -8,6 +8,7 @@ mod door;
 mod harness;
 mod idempotency;
 mod messages;
+mod overload;
 mod request;
 mod sessions;
 mod topics;

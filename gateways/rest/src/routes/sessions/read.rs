@@ -21,6 +21,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use waystation_broker::{
     Budget, ClientId, Cursor, Hello, Link, Lsn, Pick, Reason, SessionInfo, SessionOptions, Start, Taken, Takeover,
 };
@@ -33,8 +34,10 @@ const ATTEMPTS: usize = 8;
 
 const CURSOR: HeaderName = HeaderName::from_static("waystation-cursor");
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MessagePage)]
 struct Page {
+    #[schema(value_type = Vec<wire::Outgoing>)]
     messages: Vec<Box<RawValue>>,
     cursor: String,
     /// Lost to a full queue since the acknowledged position.
@@ -42,6 +45,19 @@ struct Page {
 }
 
 /// `GET /v1/sessions/{id}/messages`
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/messages", tag = "sessions",
+    params(("id" = String, Path, description = "The session, which is an MQTT client id"),
+        ("after" = Option<String>, Query, description = "Acknowledges everything up to this cursor"),
+        ("max" = Option<u32>, Query, description = "Most messages of this page; lowered to 1000", minimum = 1),
+        ("takeover" = Option<bool>, Query, description = "Take the session from an MQTT client"), ("wait" = Option<u64>, Query, description = "Seconds to hold the read; lowered to `max_wait_s`"), ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, likewise"),
+        ("Last-Event-ID" = Option<String>, Header, description = "For event streams: as `after`")),
+    responses(
+        (status = 200, description = "Messages, or a stream of them", content((Page = "application/json"), (String = "text/event-stream"), (wire::Outgoing = "application/x-ndjson")), headers(("Waystation-Cursor" = String))),
+        (status = 204, description = "Nothing came", headers(("Waystation-Cursor" = String))),
+        Problem
+    )
+)]
 pub(crate) async fn messages(
     State(app): State<App>,
     who: Who,
@@ -168,13 +184,18 @@ fn start(link: &mut Link, after: Option<Cursor>) -> Result<Cursor, Problem> {
     Ok(link.settled())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Acknowledgement {
     cursor: String,
 }
 
 /// `POST /v1/sessions/{id}/ack`
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/ack", tag = "sessions", request_body = Acknowledgement,
+    params(("id" = String, Path, description = "The session, which is an MQTT client id")),
+    responses((status = 204, description = "Acknowledged"), Problem)
+)]
 pub(crate) async fn acknowledge(
     State(app): State<App>,
     who: Who,
