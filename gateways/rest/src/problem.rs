@@ -398,9 +398,12 @@ mod tests {
             include_str!("../tests/main/topics.rs"),
             include_str!("../tests/main/webhooks.rs"),
         ];
-        // Nothing a request contains makes one of the last two.
-        for name in all().into_iter().filter(|name| !["internal", "other"].contains(name)) {
-            assert!(tests.iter().any(|text| text.contains(&format!("\"{name}\""))), "{name} is tested nowhere");
-        }
+        let is_tested = |name: &str| {
+            tests.iter().any(|text| text.contains(&format!("\"{name}\"")) || text.contains(&format!("problem:{name}")))
+        };
+        let mut untested = all();
+        // Nothing a request contains makes one of these two.
+        untested.retain(|name| !["internal", "other"].contains(name) && !is_tested(name));
+        assert_eq!(untested, [""; 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! What is meant for operators.
 
-use crate::harness::{LONG, Server, header, json, problem, serve, serve_on};
+use crate::harness::{LONG, Server, header, json, problem, serve, serve_on, serve_with};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
@@ -8,7 +8,9 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, Weak},
 };
-use waystation_broker::{ClientId, Event, Filter, Hello, Interest, Peer, Qos, Reason, Start, Subscription, Time};
+use waystation_broker::{
+    ClientId, Event, Filter, Hello, Interest, Limits, Peer, Qos, Reason, Start, Subscription, Time,
+};
 use waystation_kit::{BindError, EnableError, GatewayStatus, Host, Remote, RemoteStatus};
 
 /// A client by another road, with these filters.
@@ -176,6 +178,26 @@ async fn metrics_are_prometheus_text() {
     let bytes =
         text.lines().find_map(|line| line.strip_prefix("waystation_gateway_bytes_received_total{gateway=\"rest\"} "));
     assert!(bytes.unwrap().parse::<u64>().unwrap() > 50);
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_not_there_is_told() {
+    let server = serve().await;
+    problem(server.get("/v1/webhooks/none").await, 404, "no-webhook").await;
+    let gone = server.ask(Method::DELETE, "/v1/webhooks/none").send().await.unwrap();
+    problem(gone, 404, "no-webhook").await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_webhook_of_the_file_is_changed_there() {
+    let file = "[[webhook]]\nname = \"alarm\"\nurl = \"https://alarms.example.com\"\nfilters = [\"a\"]\n";
+    let server = serve_with(Limits::default(), toml::from_str(file).unwrap()).await;
+    let hook = json!({"url": "https://alarms.example.com", "filters": ["b"]}).to_string();
+    problem(server.put("/v1/webhooks/alarm", &hook).await, 409, "webhook-of-file").await;
+    let gone = server.ask(Method::DELETE, "/v1/webhooks/alarm").send().await.unwrap();
+    problem(gone, 409, "webhook-of-file").await;
     server.drain().await;
 }
 

@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use waystation_broker::{ClientId, Filter, Hello, Limits, Peer, Qos, Subscription};
+use waystation_broker::{ClientId, Event, Filter, Hello, Interest, Limits, Peer, Qos, Subscription};
 use waystation_rest::Config;
 
 /// What a server says to these bytes until it closes the connection.
@@ -134,7 +134,8 @@ async fn who_waits_when_the_server_stops_is_told() {
     let mut silent = server.broker.attach(hello).await.unwrap().link;
     silent.subscribe(&[Subscription::new(Filter::parse("ask").unwrap(), Qos::AtMostOnce)], &mut Vec::new());
     let asked = tokio::spawn(server.ask(Method::POST, "/v1/request/ask?timeout=15").send());
-    server.attached(2).await;
+    let told = tokio::time::timeout(LONG, silent.event(Interest::Everything)).await.unwrap();
+    assert_eq!(told, Event::Deliverable);
     server.drain().await;
     let answer = tokio::time::timeout(LONG, asked).await.unwrap().unwrap().unwrap();
     problem(answer, 503, "stopping").await;
