@@ -28,7 +28,7 @@ pub struct Limits {
     pub max_topic_levels: usize,
     /// Messages a session holds: waiting, and handed out but not acknowledged.
     pub max_queued_messages: u32,
-    /// Bytes (topic and payload) a session holds, likewise.
+    /// Bytes (topic, payload and properties) a session holds, likewise.
     pub max_queued_bytes: u64,
     /// Bytes all sessions together hold in memory; at it the session that would grow applies its own overflow.
     pub max_total_queued_bytes: u64,
@@ -60,7 +60,7 @@ pub struct Limits {
     pub max_subscriptions: u32,
     /// Retained messages kept; a publication that would set one more is refused with "quota exceeded".
     pub max_retained_messages: u32,
-    /// Bytes (topic and payload) of all retained messages, likewise.
+    /// Bytes (topic, payload and properties) of all retained messages, likewise.
     pub max_retained_bytes: u64,
 }
 

@@ -52,6 +52,17 @@ pub struct Properties {
     pub user: Vec<(Box<str>, Box<str>)>,
 }
 
+impl Properties {
+    /// Bytes they take in memory: a publisher may send a megabyte of them, most of it empty names and values.
+    fn cost(&self) -> usize {
+        let texts = [self.content_type.as_deref(), self.response_topic.as_deref()];
+        let data = self.correlation_data.as_ref().map_or(0, |data| data.len());
+        let user =
+            self.user.iter().map(|(name, value)| name.len() + value.len() + size_of_val(name) + size_of_val(value));
+        texts.into_iter().flatten().map(str::len).sum::<usize>() + data + user.sum::<usize>()
+    }
+}
+
 /// A message on its way in.
 #[derive(Debug, Clone)]
 pub struct Publish<'a> {
@@ -238,10 +249,10 @@ impl Message {
         self.expires().is_some_and(|at| at <= now)
     }
 
-    /// What it counts for in `max_queued_bytes`: topic and payload.
+    /// What it counts for in `max_queued_bytes`: topic, payload and properties.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.payload().len() + self.topic().as_str().len()
+        self.payload().len() + self.topic().as_str().len() + self.properties().map_or(0, Properties::cost)
     }
 }
 

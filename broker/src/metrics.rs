@@ -68,7 +68,7 @@ impl Metrics {
         self.published.load(Relaxed)
     }
 
-    /// Bytes (topic and payload) of them.
+    /// Bytes (topic, payload and properties) of them.
     #[must_use]
     pub fn published_bytes(&self) -> u64 {
         self.published_bytes.load(Relaxed)

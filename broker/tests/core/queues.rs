@@ -44,6 +44,24 @@ fn drop_newest_loses_the_newcomer() {
 }
 
 #[test]
+fn properties_count_for_the_bytes_of_a_queue() {
+    let world = World::with(|limits| limits.max_queued_bytes = 10_000);
+    let mut link = world.resident("c");
+    subscribe(&mut link, "t", Qos::AtLeastOnce);
+    let mut publisher = world.client("p");
+    for payload in [b"1", b"2", b"3"] {
+        // No text in them, and yet memory: 4,800 bytes.
+        let properties = Properties { user: vec![("".into(), "".into()); 150], ..Properties::default() };
+        let plain = Publish::new(Topic::parse("t").unwrap(), payload, Qos::AtLeastOnce);
+        let message = Publish { properties: Some(Box::new(properties)), ..plain };
+        publisher.publisher().stage(message, 0).unwrap();
+        publisher.publisher().flush(&mut Vec::new());
+    }
+    assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["2", "3"]);
+    assert_eq!(world.broker.metrics().dropped(DropCause::QueueFull), 1);
+}
+
+#[test]
 fn reject_tells_the_publisher_and_reaches_nobody() {
     let (world, mut link) = bounded(1, Overflow::Reject);
     let mut other = world.client("other");
