@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use waystation_broker::{Broker, Limits, ManualClock, Overflow, Parts, Peer, Qos};
+use waystation_broker::{Broker, Limits, ManualClock, Overflow, Parts, Peer, Qos, store::rehearsal::Rehearsal};
 
 struct Server {
     broker: Broker,
@@ -24,6 +24,13 @@ impl Server {
     fn new(limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::default());
         Self { broker: Broker::new(Parts::in_memory(limits, clock.clone())), clock }
+    }
+
+    /// With a store in the test's hands.
+    fn on(store: &Rehearsal) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let parts = Parts { store: Arc::new(store.clone()), ..Parts::in_memory(Limits::default(), clock.clone()) };
+        Self { broker: Broker::new(parts), clock }
     }
 
     /// What the client sees before it is in, and the client if it gets in.
@@ -86,13 +93,17 @@ impl Client<'_> {
     }
 
     fn subscribe(&mut self, filter: &str, qos: Qos) {
+        self.ask_for(filter, qos);
+        self.expect(|packet| {
+            assert!(matches!(packet, Packet::SubAck(ack) if ack.reasons == [qos as u8]), "{packet:?}");
+        });
+    }
+
+    fn ask_for(&mut self, filter: &str, qos: Qos) {
         let list = [SubscribeTo::new(filter, qos)];
         let filters = Filters::new(&list);
         let subscribe = Subscribe { packet_id: id(1), identifier: None, user: Default::default(), filters };
         self.send(&[Packet::Subscribe(subscribe)]);
-        self.expect(|packet| {
-            assert!(matches!(packet, Packet::SubAck(ack) if ack.reasons == [qos as u8]), "{packet:?}");
-        });
     }
 
     /// Events until there are none, then the end if it is one.
@@ -474,6 +485,43 @@ fn nothing_overtakes_a_kept_publication_not_even_in_the_same_burst() {
         publisher.expect(|it| assert!(matches!(it, Packet::PubAck(a) if a.packet_id == id(n)), "{it:?}"));
     }
     roomy.expect(|it| assert!(matches!(it, Packet::Publish(p) if p.payload == b"3"), "{it:?}"));
+}
+
+#[test]
+fn acknowledgements_wait_for_the_store_and_while_it_is_down_mqtt_5_is_told_and_mqtt_3_waits() {
+    let store = Rehearsal::default();
+    let server = Server::on(&store);
+    let keeper = Connect { clean_start: false, ..Connect::new(Version::V3_1_1, "keeper") };
+    let mut keeper = server.try_connect(&keeper).unwrap();
+    keeper.expect_nothing();
+    store.sync();
+    keeper.expect(|it| assert!(matches!(it, Packet::ConnAck(_)), "{it:?}"));
+    keeper.ask_for("a", Qos::AtLeastOnce);
+    keeper.expect_nothing();
+    store.sync();
+    keeper.expect(|it| assert!(matches!(it, Packet::SubAck(_)), "{it:?}"));
+
+    let (mut old, mut new) = (server.connect(Version::V3_1_1, "old"), server.connect(Version::V5, "new"));
+    store.set_down(true);
+    new.publish(publication("a", Qos::AtLeastOnce, 1, b"new"));
+    new.expect(|it| {
+        assert!(matches!(it, Packet::PubAck(a) if a.reason == ReasonCode::QUOTA_EXCEEDED), "{it:?}");
+    });
+    for n in 1..=3 {
+        old.publish(publication("a", Qos::AtLeastOnce, n, &[b'0' + u8::try_from(n).unwrap()]));
+    }
+    old.send(&[Packet::PingReq]);
+    old.expect(|it| assert_eq!(*it, Packet::PingResp));
+    old.expect_nothing();
+    store.set_down(false);
+    old.expect_nothing();
+    store.sync();
+    for n in 1..=3 {
+        old.expect(|it| assert!(matches!(it, Packet::PubAck(a) if a.packet_id == id(n)), "{it:?}"));
+    }
+    for text in [b"1", b"2", b"3"] {
+        keeper.expect(|it| assert!(matches!(it, Packet::Publish(p) if p.payload == text), "{it:?}"));
+    }
 }
 
 #[test]
