@@ -5,10 +5,11 @@ use crate::{
     access::Principal,
     broker::{Broker, Core},
     clock::Time,
+    drops::Tally,
     link::{Lsn, Reason},
     message::{Publish, Will},
-    metrics::Metrics,
-    publisher::Publisher,
+    metrics::{DropCause, Metrics},
+    publisher::{Outcome, Publisher},
     session::{Account, KNOWN, Session, State},
     store::Record,
 };
@@ -142,9 +143,15 @@ impl Core {
             properties: will.properties.clone(),
             ..Publish::new(will.topic.clone(), &will.payload, will.qos)
         };
-        // A will that may no longer be published is silently not: its client is gone.
+        // Its client is gone and cannot be told: a will that is refused is counted, as one without the right to it is.
+        let mut receipts = Vec::new();
         if publisher.stage(message, 0).is_ok() {
-            publisher.flush(&mut Vec::new());
+            publisher.flush(&mut receipts);
+        }
+        if receipts.iter().any(|receipt| !matches!(receipt.outcome, Outcome::Accepted { .. })) {
+            let mut tally = Tally::new(self.gateways.none());
+            tally.add(&will.topic, DropCause::Refused);
+            self.budget.drops.enter(tally, session.client.as_ref(), &self.budget.metrics);
         }
         if session.has(KNOWN) && session.state.lock().will.is_none() {
             self.note(&mut vec![Record::Will(session.key, None)]);

@@ -82,6 +82,10 @@ impl Model {
             return Ok(());
         };
         prop_assert!(told.own.contains(&who) || !told.groups.is_empty(), "{} never was {}'s", got.text, NAMES[who]);
+        if got.stage == Stage::Received {
+            // It has the message already; only PUBREL goes out.
+            return Ok(());
+        }
         prop_assert!(!self.denied.contains(&(who, told.topic)), "{} has no right to {}", NAMES[who], got.text);
         if !got.redelivered {
             let times = self.fresh.entry((got.text.clone(), who)).or_default();

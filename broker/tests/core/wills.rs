@@ -202,3 +202,15 @@ fn a_wills_own_expiry_counts_from_its_publication() {
     scene.world.advance(4);
     assert_eq!(scene.wills(), 1);
 }
+
+#[test]
+fn a_will_that_is_refused_is_counted_because_nobody_can_be_told() {
+    let world = World::with(|limits| (limits.max_queued_messages, limits.overflow) = (1, Overflow::Reject));
+    let mut full = world.resident("full");
+    subscribe(&mut full, "will", Qos::AtLeastOnce);
+    world.publish("will", "first", Qos::AtLeastOnce);
+    drop(world.attach(Hello { will: will(0), ..world.hello("mortal") }));
+    let line = &world.broker.drops(None, 1)[0];
+    assert_eq!((line.topic.as_str(), line.cause, line.count), ("will", DropCause::Refused, 1));
+    assert_eq!(line.client.as_ref().map(ClientId::as_str), Some("mortal"));
+}
