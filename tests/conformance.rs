@@ -8,6 +8,7 @@ mod properties;
 mod publish;
 mod retained;
 mod sessions;
+mod shared;
 mod subscribe;
 mod table;
 mod topics;

@@ -153,3 +153,18 @@ fn a_client_id_by_prefix_and_a_url() {
         assert_eq!(subscriber.finish(), ["by url"]);
     });
 }
+
+#[test]
+fn two_members_of_a_group_share_the_work() {
+    let server = Server::start();
+    let member = || mosquitto_sub(&server, V5, &["-t", "$share/crew/jobs/#", "-q", "1", "-C", "10"]);
+    let (one, two) = (member(), member());
+    let all = mosquitto_sub(&server, V311, &["-t", "jobs/#", "-q", "1", "-C", "20"]);
+    let texts: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+    let lines: Vec<&str> = texts.iter().map(String::as_str).collect();
+    mosquitto_pub_lines(&server, V5, &["-t", "jobs/wash", "-q", "1"], &lines);
+    assert_eq!(all.finish(), lines);
+    let mut shared = [one.finish(), two.finish()].concat();
+    shared.sort_by_key(|text| text.parse::<u32>().unwrap());
+    assert_eq!(shared, lines, "each job once");
+}

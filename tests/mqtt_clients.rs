@@ -171,6 +171,21 @@ fn paho_publishes_json_periodically_and_averages_it() {
 }
 
 #[test]
+fn paho_watches_the_servers_own_topics() {
+    let config = "[sys]\ninterval_s = 1\n";
+    let version = concat!("version=waystation version ", env!("CARGO_PKG_VERSION"));
+    let wanted = [version, "uptime=*", "messages/received=*", "clients/connected=1", "subscriptions/count=2"];
+    let wanted = wanted.map(|it| format!("$SYS/broker/{it}"));
+    for (paho, version) in [(1, "3.1.1"), (2, "5")] {
+        let server = Server::start_with(config, &[]);
+        let port = server.address("mqtt").port().to_string();
+        let mut arguments = vec![port.as_str(), version];
+        arguments.extend(wanted.iter().map(String::as_str));
+        python("sys_topics.py", paho, &arguments).finish();
+    }
+}
+
+#[test]
 fn gmqtt_speaks_both_versions() {
     for version in ["3.1.1", "5"] {
         let server = Server::start();

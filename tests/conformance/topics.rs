@@ -19,7 +19,7 @@ fn filters_match_as_the_specification_says() {
         "/",
         "a//b",
         "a/+/b",
-        "$SYS/#",
+        "$other/#",
         "$x/+",
         "+/x",
     ];
