@@ -42,7 +42,7 @@ pub(crate) struct RunArgs {
 /// Where to, and as whom.
 #[derive(Debug, Args)]
 pub(crate) struct Road {
-    /// mqtt://, mqttsn://, http:// or https://, with host and port
+    /// mqtt://, mqtts://, ws://, wss://, mqttsn://, http:// or https://, with host and port
     #[arg(long, default_value = "mqtt://127.0.0.1:1883")]
     pub(crate) url: String,
     /// User name
@@ -54,6 +54,12 @@ pub(crate) struct Road {
     /// Certificates (PEM) to trust beside the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to the server
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
     /// Client id; for `sub` over http:// the session to read
     #[arg(long)]
     pub(crate) id: Option<String>,

@@ -3,6 +3,9 @@
 pub(crate) mod http;
 pub(crate) mod mqtt;
 pub(crate) mod mqtt_sn;
+mod tls;
+mod tunnel;
+mod websocket;
 
 use anyhow::{Context, bail};
 use reqwest::Url;
@@ -10,9 +13,18 @@ use reqwest::Url;
 /// What a URL asks for.
 #[derive(Debug)]
 pub(crate) enum Target {
-    Mqtt(Address),
+    Mqtt(Way),
     MqttSn(Address),
     Http(Url),
+}
+
+/// How to reach an MQTT broker.
+#[derive(Debug)]
+pub(crate) enum Way {
+    Plain(Address),
+    Tls(Address),
+    /// The http:// or https:// address of a WebSocket.
+    WebSocket(Url),
 }
 
 /// A host and its port.
@@ -32,6 +44,16 @@ impl std::fmt::Display for Address {
     }
 }
 
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(address) | Self::Tls(address) => address.fmt(f),
+            // As it was given: http is ws, https is wss.
+            Self::WebSocket(url) => write!(f, "{}", url.as_str().replacen("http", "ws", 1)),
+        }
+    }
+}
+
 impl Target {
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let url: Url = text.parse().with_context(|| format!("--url {text}"))?;
@@ -42,13 +64,27 @@ impl Target {
             Ok(Address { host, port: url.port().unwrap_or(default) })
         };
         match url.scheme() {
-            "mqtt" => Ok(Self::Mqtt(address(1883)?)),
+            "mqtt" => Ok(Self::Mqtt(Way::Plain(address(1883)?))),
+            "mqtts" => Ok(Self::Mqtt(Way::Tls(address(8883)?))),
+            "ws" | "wss" => {
+                // ws:// and http:// have the same ports and the same form.
+                let mut url: Url = text.replacen("ws", "http", 1).parse().with_context(|| format!("--url {text}"))?;
+                if url.path() == "/" {
+                    url.set_path(WEBSOCKET_PATH);
+                }
+                Ok(Self::Mqtt(Way::WebSocket(url)))
+            }
             "mqttsn" => Ok(Self::MqttSn(address(1884)?)),
             "http" | "https" => Ok(Self::Http(url)),
-            other => bail!("--url {text}: {other}:// is not spoken here; known: mqtt, mqttsn, http, https"),
+            other => {
+                bail!("--url {text}: {other}:// is not spoken here; known: mqtt, mqtts, ws, wss, mqttsn, http, https")
+            }
         }
     }
 }
+
+/// Where MQTT is by custom.
+const WEBSOCKET_PATH: &str = "/mqtt";
 
 #[cfg(test)]
 mod tests {
@@ -56,10 +92,16 @@ mod tests {
 
     #[test]
     fn urls_name_road_host_and_port() {
-        let Target::Mqtt(address) = Target::parse("mqtt://broker").unwrap() else { panic!("not MQTT") };
-        assert_eq!(address.to_string(), "broker:1883");
-        let Target::MqttSn(address) = Target::parse("mqttsn://[::1]:99").unwrap() else { panic!("not MQTT-SN") };
-        assert_eq!(address.to_string(), "[::1]:99");
+        let shown = |text: &str| match Target::parse(text).unwrap() {
+            Target::Mqtt(way) => way.to_string(),
+            Target::MqttSn(address) => address.to_string(),
+            Target::Http(url) => url.to_string(),
+        };
+        assert_eq!(shown("mqtt://broker"), "broker:1883");
+        assert_eq!(shown("mqtts://broker"), "broker:8883");
+        assert_eq!(shown("ws://broker:8083"), "ws://broker:8083/mqtt");
+        assert_eq!(shown("wss://broker/elsewhere"), "wss://broker/elsewhere");
+        assert_eq!(shown("mqttsn://[::1]:99"), "[::1]:99");
         assert!(Target::parse("ftp://x").is_err());
         assert!(Target::parse("nonsense").is_err());
     }

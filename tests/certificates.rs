@@ -40,6 +40,17 @@ impl Authority {
         std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
     }
 
+    /// A certificate for these hosts that is its own authority, as `openssl req -x509` makes it; gives the folder.
+    pub(crate) fn sign_itself(&self, name: &str, hosts: &[&str]) -> String {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(self.path(&format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+        self.name("").trim_end_matches('/').to_owned()
+    }
+
     /// Writes a revocation list with these serial numbers.
     pub(crate) fn revoke(&self, serials: &[u64]) {
         let revoked = serials.iter().map(|serial| RevokedCertParams {

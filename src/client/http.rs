@@ -1,5 +1,6 @@
 //! REST: publish with a POST a message; read a stream, or a session by long-polling.
 
+use super::tls;
 use crate::{
     cli::{PubArgs, Road, SubArgs},
     command::subscribe::Printer,
@@ -9,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use std::{ops::ControlFlow, time::Duration};
 use tokio::sync::mpsc;
@@ -31,7 +32,7 @@ pub(crate) async fn publish(
     args: &PubArgs,
     mut payloads: mpsc::Receiver<std::io::Result<Bytes>>,
 ) -> anyhow::Result<()> {
-    let client = client(&args.road)?;
+    let client = client(base, &args.road)?;
     while let Some(payload) = payloads.recv().await {
         let payload = payload.context("standard input")?;
         let request = if survives_a_path(&args.topic) {
@@ -53,7 +54,7 @@ pub(crate) async fn publish(
 }
 
 pub(crate) async fn subscribe(base: &Url, args: &SubArgs, printer: &mut Printer) -> anyhow::Result<()> {
-    let client = client(&args.road)?;
+    let client = client(base, &args.road)?;
     match &args.road.id {
         Some(id) => poll_session(&client, base, args, id, printer).await,
         None => read_stream(&client, base, args, printer).await,
@@ -151,14 +152,17 @@ impl Received {
     }
 }
 
-fn client(road: &Road) -> anyhow::Result<Client> {
-    let mut builder = Client::builder().connect_timeout(Duration::from_secs(10));
-    if let Some(file) = &road.ca {
-        let pem = std::fs::read(file).with_context(|| file.display().to_string())?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).with_context(|| file.display().to_string())?;
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder.build().context("cannot set up HTTP")
+fn client(base: &Url, road: &Road) -> anyhow::Result<Client> {
+    builder(base, road)?.build().context("cannot set up HTTP")
+}
+
+/// HTTP to `base`, with the certificates of the command line if that is encrypted.
+pub(super) fn builder(base: &Url, road: &Road) -> anyhow::Result<ClientBuilder> {
+    let builder = Client::builder().connect_timeout(Duration::from_secs(10));
+    Ok(match base.scheme() {
+        "https" => builder.tls_backend_preconfigured(tls::config(road)?),
+        _ => builder,
+    })
 }
 
 async fn send(request: RequestBuilder, road: &Road, base: &Url) -> anyhow::Result<Response> {

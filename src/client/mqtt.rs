@@ -1,6 +1,6 @@
 //! MQTT 3.1.1 and 5.0, by rumqttc.
 
-use super::Address;
+use super::{Way, tunnel::Tunnel};
 use crate::{
     cli::{PubArgs, Road, SubArgs, Version},
     command::subscribe::Printer,
@@ -20,11 +20,37 @@ const MAX_PACKET: u32 = 268_435_455;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn publish(
-    address: &Address,
+    way: &Way,
+    args: &PubArgs,
+    payloads: mpsc::Receiver<std::io::Result<Bytes>>,
+) -> anyhow::Result<()> {
+    let (handle, connection, tunnel) = open(way, &args.road).await?;
+    conclude(publish_all(handle, connection, args, payloads).await, tunnel).await.with_context(|| way.to_string())
+}
+
+pub(crate) async fn subscribe(way: &Way, args: &SubArgs, printer: &mut Printer) -> anyhow::Result<()> {
+    let (handle, connection, tunnel) = open(way, &args.road).await?;
+    conclude(print_all(handle, connection, args, printer).await, tunnel).await.with_context(|| way.to_string())
+}
+
+/// What the tunnel knows about a failure is nearer to its cause; after a success it still carries the farewell.
+async fn conclude(outcome: anyhow::Result<()>, tunnel: Option<Tunnel>) -> anyhow::Result<()> {
+    match (outcome, tunnel) {
+        (Ok(()), Some(tunnel)) => {
+            tunnel.finish().await;
+            Ok(())
+        }
+        (Err(error), Some(tunnel)) => Err(tunnel.why().await.unwrap_or(error)),
+        (outcome, None) => outcome,
+    }
+}
+
+async fn publish_all(
+    handle: Handle,
+    mut connection: Connection,
     args: &PubArgs,
     mut payloads: mpsc::Receiver<std::io::Result<Bytes>>,
 ) -> anyhow::Result<()> {
-    let (handle, mut connection) = open(address, &args.road)?;
     let (topic, qos, retain) = (args.topic.clone(), args.qos, args.retain);
     let feeder = handle.clone();
     let mut feed = tokio::spawn(async move {
@@ -52,13 +78,13 @@ pub(crate) async fn publish(
             fed = &mut feed, if total.is_none() => total = Some(fed??),
             Some(step) = steps.recv() => match step {
                 Ok(Step::Farewell) => return Ok(()),
-                Ok(Step::Refused(why)) => bail!("{address} refused the message: {why}"),
+                Ok(Step::Refused(why)) => bail!("the server refused the message: {why}"),
                 Ok(Step::Sent) if qos == 0 => done += 1,
                 Ok(Step::Acknowledged) => done += 1,
                 Ok(_) => {}
                 // All is acknowledged and the farewell is due: whoever hangs up first has done nobody any harm.
                 Err(_) if qos > 0 && total.is_some_and(|total| done > total) => return Ok(()),
-                Err(error) => return Err(error.context(address.to_string())),
+                Err(error) => return Err(error),
             },
         }
         if total == Some(done) {
@@ -68,14 +94,18 @@ pub(crate) async fn publish(
     }
 }
 
-pub(crate) async fn subscribe(address: &Address, args: &SubArgs, printer: &mut Printer) -> anyhow::Result<()> {
-    let (handle, mut connection) = open(address, &args.road)?;
+async fn print_all(
+    handle: Handle,
+    mut connection: Connection,
+    args: &SubArgs,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
     handle.subscribe(&args.filter, args.qos).await?;
     let mut enough = false;
     loop {
         match connection.step().await {
             Ok(Step::Farewell) => return Ok(()),
-            Ok(Step::Refused(why)) => bail!("{address} refused the subscription: {why}"),
+            Ok(Step::Refused(why)) => bail!("the server refused the subscription: {why}"),
             Ok(Step::Message { topic, payload }) if !enough => {
                 if printer.print(&topic, &payload)? == ControlFlow::Break(()) {
                     enough = true;
@@ -84,7 +114,7 @@ pub(crate) async fn subscribe(address: &Address, args: &SubArgs, printer: &mut P
                 }
             }
             Ok(_) => {}
-            Err(error) => return Err(error.context(address.to_string())),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -116,7 +146,7 @@ enum Connection {
     V5(Box<v5::EventLoop>),
 }
 
-fn open(address: &Address, road: &Road) -> anyhow::Result<(Handle, Connection)> {
+async fn open(way: &Way, road: &Road) -> anyhow::Result<(Handle, Connection, Option<Tunnel>)> {
     let id = road.id.clone().unwrap_or_else(|| format!("waystation-{}", std::process::id()));
     // rumqttc panics on these.
     if id.is_empty() || id.starts_with(' ') {
@@ -126,9 +156,21 @@ fn open(address: &Address, road: &Road) -> anyhow::Result<(Handle, Connection)> 
         (None, None) => None,
         (user, password) => Some((user.clone().unwrap_or_default(), password.clone().unwrap_or_default())),
     };
-    Ok(match road.version {
+    let tunnel = match way {
+        Way::Plain(_) => None,
+        Way::Tls(address) => Some(Tunnel::tls(address, road).await.with_context(|| way.to_string())?),
+        Way::WebSocket(url) => Some(Tunnel::websocket(url, road).await.with_context(|| way.to_string())?),
+    };
+    // The near end of a tunnel is a socket with a path, and without a port.
+    let (host, port, transport) = match (way, &tunnel) {
+        (_, Some(tunnel)) => (tunnel.socket.display().to_string(), 0, v4::Transport::unix()),
+        (Way::Plain(address) | Way::Tls(address), None) => (address.host.clone(), address.port, v4::Transport::tcp()),
+        (Way::WebSocket(url), None) => bail!("{url}: no way there"),
+    };
+    let (handle, connection) = match road.version {
         Version::V311 => {
-            let mut options = v4::MqttOptions::new(id, &address.host, address.port);
+            let mut options = v4::MqttOptions::new(id, host, port);
+            options.set_transport(transport);
             let most = MAX_PACKET as usize;
             options.set_keep_alive(KEEP_ALIVE).set_max_packet_size(most, most);
             if let Some((user, password)) = login {
@@ -138,7 +180,8 @@ fn open(address: &Address, road: &Road) -> anyhow::Result<(Handle, Connection)> 
             (Handle::V4(client), Connection::V4(Box::new(event_loop)))
         }
         Version::V5 => {
-            let mut options = v5::MqttOptions::new(id, &address.host, address.port);
+            let mut options = v5::MqttOptions::new(id, host, port);
+            options.set_transport(transport);
             options.set_keep_alive(KEEP_ALIVE).set_clean_start(true).set_max_packet_size(Some(MAX_PACKET));
             if let Some((user, password)) = login {
                 options.set_credentials(user, password);
@@ -146,7 +189,8 @@ fn open(address: &Address, road: &Road) -> anyhow::Result<(Handle, Connection)> 
             let (client, event_loop) = v5::AsyncClient::new(options, PENDING);
             (Handle::V5(client), Connection::V5(Box::new(event_loop)))
         }
-    })
+    };
+    Ok((handle, connection, tunnel))
 }
 
 impl Handle {
@@ -180,10 +224,32 @@ impl Connection {
     async fn step(&mut self) -> anyhow::Result<Step> {
         match self {
             // rumqttc's errors repeat their causes in their own text.
-            Self::V4(event_loop) => Ok(step_v4(event_loop.poll().await.map_err(|error| anyhow!("{error}"))?)),
-            Self::V5(event_loop) => step_v5(event_loop.poll().await.map_err(|error| anyhow!("{error}"))?),
+            Self::V4(event_loop) => Ok(step_v4(event_loop.poll().await.map_err(|error| match error {
+                v4::ConnectionError::ConnectionRefused(code) => refused(&code),
+                error => anyhow!("{error}"),
+            })?)),
+            Self::V5(event_loop) => step_v5(event_loop.poll().await.map_err(|error| match error {
+                v5::ConnectionError::ConnectionRefused(code) => refused(&code),
+                error => anyhow!("{error}"),
+            })?),
         }
     }
+}
+
+/// What the server has against us, in words: rumqttc has them as names in Rust (`BadUserNamePassword`).
+fn refused(code: &impl std::fmt::Debug) -> anyhow::Error {
+    anyhow!("the server refused the connection: {}", in_words(code))
+}
+
+fn in_words(code: &impl std::fmt::Debug) -> String {
+    let mut words = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
 }
 
 fn step_v4(event: v4::Event) -> Step {
@@ -211,25 +277,25 @@ fn step_v5(event: v5::Event) -> anyhow::Result<Step> {
         Event::Outgoing(Outgoing::Disconnect) => Step::Farewell,
         Event::Incoming(Packet::PubAck(ack)) => match ack.reason {
             PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Step::Acknowledged,
-            reason => Step::Refused(format!("{reason:?}")),
+            reason => Step::Refused(in_words(&reason)),
         },
         Event::Incoming(Packet::PubRec(ack)) => match ack.reason {
             PubRecReason::Success | PubRecReason::NoMatchingSubscribers => Step::Other,
-            reason => Step::Refused(format!("{reason:?}")),
+            reason => Step::Refused(in_words(&reason)),
         },
         Event::Incoming(Packet::PubComp(ack)) => match ack.reason {
             PubCompReason::Success => Step::Acknowledged,
-            reason => Step::Refused(format!("{reason:?}")),
+            reason => Step::Refused(in_words(&reason)),
         },
         Event::Incoming(Packet::SubAck(ack)) => match ack.return_codes.first() {
             Some(SubscribeReasonCode::Success(_)) => Step::Other,
-            reason => Step::Refused(reason.map_or_else(String::new, |reason| format!("{reason:?}"))),
+            reason => Step::Refused(reason.map_or_else(String::new, in_words)),
         },
         Event::Incoming(Packet::Publish(message)) => {
             Step::Message { topic: String::from_utf8_lossy(&message.topic).into_owned(), payload: message.payload }
         }
         Event::Incoming(Packet::Disconnect(farewell)) => {
-            return Err(anyhow!("the server disconnected: {:?}", farewell.reason_code));
+            return Err(anyhow!("the server disconnected: {}", in_words(&farewell.reason_code)));
         }
         _ => Step::Other,
     })

@@ -21,7 +21,7 @@ async fn publish(args: PubArgs) -> anyhow::Result<()> {
     let target = Target::parse(&args.road.url)?;
     let payloads = payloads(&args.payload)?;
     match target {
-        Target::Mqtt(address) => client::mqtt::publish(&address, &args, payloads).await,
+        Target::Mqtt(way) => client::mqtt::publish(&way, &args, payloads).await,
         Target::MqttSn(address) => client::mqtt_sn::publish(&address, &args, payloads).await,
         Target::Http(base) => client::http::publish(&base, &args, payloads).await,
     }

@@ -19,7 +19,7 @@ async fn subscribe(args: SubArgs) -> anyhow::Result<()> {
     waystation_broker::Filter::parse(&args.filter).with_context(|| format!("the filter \"{}\"", args.filter))?;
     let mut printer = Printer { left: args.count, with_topic: args.verbose };
     match Target::parse(&args.road.url)? {
-        Target::Mqtt(address) => client::mqtt::subscribe(&address, &args, &mut printer).await,
+        Target::Mqtt(way) => client::mqtt::subscribe(&way, &args, &mut printer).await,
         Target::MqttSn(address) => client::mqtt_sn::subscribe(&address, &args, &mut printer).await,
         Target::Http(base) => client::http::subscribe(&base, &args, &mut printer).await,
     }
