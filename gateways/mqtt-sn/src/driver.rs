@@ -8,10 +8,20 @@ use crate::{
     discovery::Discovery,
     hub::Hub,
     settings::Settings,
-    transport::udp::Udp,
+    transport::{
+        dtls::{Credentials, Listener},
+        udp::Udp,
+    },
 };
 use futures_util::StreamExt;
-use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 use tokio::sync::{oneshot, watch};
 use waystation_broker::{Broker, Time};
 
@@ -22,6 +32,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 pub struct Driver {
     hub: Hub,
     sockets: Vec<Udp>,
+    /// Their numbers follow those of `sockets`.
+    secured: Vec<Listener>,
     group: Option<Group>,
 }
 
@@ -32,10 +44,21 @@ struct Group {
     discovery: Discovery,
 }
 
+/// What the driver is told when the configuration was read anew.
+#[derive(Clone)]
+pub struct News {
+    /// For boards.
+    pub settings: Arc<Settings>,
+    /// For DTLS; `None`: those there are stay.
+    pub credentials: Option<Arc<Credentials>>,
+}
+
 /// What the driver is made of: sockets, not yet registered with any runtime.
 pub struct Parts {
     /// Those boards speak to.
     pub sockets: Vec<std::net::UdpSocket>,
+    /// Those boards speak DTLS to, and what they are known by.
+    pub secured: Option<(Vec<std::net::UdpSocket>, Arc<Credentials>)>,
     /// A multicast group and the socket that hears it.
     pub group: Option<(SocketAddr, std::net::UdpSocket)>,
 }
@@ -52,34 +75,55 @@ impl Driver {
             Some((address, socket)) => Some(Group { address, socket: Udp::new(socket)?, discovery }),
             None => None,
         };
-        Ok(Self { hub: Hub::new(broker, settings), sockets, group })
+        let most = usize::try_from(broker.limits().max_connections).unwrap_or(usize::MAX);
+        let mut secured = Vec::new();
+        if let Some((sockets, credentials)) = parts.secured {
+            for socket in sockets {
+                secured.push(Listener::new(Udp::new(socket)?, credentials.clone(), most));
+            }
+        }
+        Ok(Self { hub: Hub::new(broker, settings), sockets, secured, group })
     }
 
     /// Serves until told to stop, then says goodbye to every board.
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>, mut settings: watch::Receiver<Arc<Settings>>) {
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>, mut news: watch::Receiver<News>) {
         let ready = self.hub.ready.clone();
         loop {
             let sleep = self.sleep();
-            let Self { hub, sockets, group } = &mut self;
+            let Self { hub, sockets, secured, group } = &mut self;
             tokio::select! {
                 _ = &mut stop => break,
-                () = readable(sockets, group.as_ref()) => self.read(),
+                () = readable(sockets, secured, group.as_ref()) => self.read(),
                 () = ready.changed.notified() => {}
                 Some((key, answer)) = hub.attaching.next(), if !hub.attaching.is_empty() => hub.attached(key, answer),
-                Ok(()) = settings.changed() => hub.configure(settings.borrow_and_update().clone()),
+                Ok(()) = news.changed() => {
+                    let News { settings, credentials } = news.borrow_and_update().clone();
+                    hub.configure(settings);
+                    for listener in secured {
+                        credentials.iter().for_each(|credentials| listener.configure(credentials.clone()));
+                    }
+                }
                 () = tokio::time::sleep(sleep) => {}
             }
             let now = self.hub.now();
+            self.secured.iter_mut().for_each(|listener| listener.time_out(Instant::now()));
             self.hub.look_after(now);
             self.announce(now);
             self.send().await;
         }
         self.hub.dismiss();
         self.send().await;
+        for listener in &mut self.secured {
+            listener.close(Instant::now());
+            listener.send().await;
+        }
     }
 
     fn sleep(&self) -> Duration {
         let next = self.group.as_ref().map(|group| group.discovery.poll_timeout().since(self.hub.now()));
+        let handshake = self.secured.iter().filter_map(Listener::poll_timeout).min();
+        let handshake = handshake.map(|at| at.saturating_duration_since(Instant::now()));
+        let next = next.into_iter().chain(handshake).min();
         // A clock that stands still (in tests) must not make this a busy loop.
         next.map_or(LONGEST_SLEEP, |sleep| sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP))
     }
@@ -88,6 +132,11 @@ impl Driver {
         let now = self.hub.now();
         for (at, socket) in (0_u16..).zip(&mut self.sockets) {
             socket.read(|from, bytes| self.hub.datagram(now, &Address::direct(at, from), &Way::Plain, bytes));
+        }
+        let first = u16::try_from(self.sockets.len()).unwrap_or(u16::MAX);
+        for (at, listener) in (first..).zip(&mut self.secured) {
+            let hub = &mut self.hub;
+            listener.read(Instant::now(), |from, way, bytes| hub.datagram(now, &Address::direct(at, from), way, bytes));
         }
         let Some(Group { address, socket, discovery }) = &mut self.group else { return };
         socket.read(|from, bytes| {
@@ -118,6 +167,14 @@ impl Driver {
     }
 
     async fn send(&mut self) {
+        let first = u16::try_from(self.sockets.len()).unwrap_or(u16::MAX);
+        for (at, listener) in (first..).zip(&mut self.secured) {
+            for (to, message) in self.hub.outbox.of_socket(at) {
+                listener.say(Instant::now(), to, message);
+            }
+            let octets = listener.send().await;
+            self.hub.traffic().add_bytes_sent(octets);
+        }
         if self.hub.outbox.is_empty() {
             return;
         }
@@ -130,9 +187,10 @@ impl Driver {
 }
 
 /// Waits until one of the sockets may be read.
-async fn readable(sockets: &[Udp], group: Option<&Group>) {
+async fn readable(sockets: &[Udp], secured: &[Listener], group: Option<&Group>) {
     poll_fn(|cx| {
-        let all = sockets.iter().chain(group.map(|group| &group.socket));
+        let secured = secured.iter().map(|listener| &listener.socket);
+        let all = sockets.iter().chain(secured).chain(group.map(|group| &group.socket));
         // Every one is asked, so that every one rings.
         let readable = all.filter(|socket| socket.poll_readable(cx).is_ready()).count();
         if readable > 0 { Poll::Ready(()) } else { Poll::Pending }

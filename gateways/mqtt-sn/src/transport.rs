@@ -1,3 +1,4 @@
 //! What carries datagrams.
 
+pub mod dtls;
 pub mod udp;

@@ -65,7 +65,14 @@ fn identity(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey,
     }
 }
 
-fn client_verifier(
+/// Certificate and key as they are, once they are known to be a pair.
+pub(super) fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<(Vec<u8>, Vec<u8>), InvalidConfig> {
+    let chain = identity(files, provider)?.cert;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unreadable("key", &files.key, &error))?;
+    Ok((chain.first().map(|own| own.to_vec()).unwrap_or_default(), key.secret_der().to_vec()))
+}
+
+pub(super) fn client_verifier(
     files: &TlsFiles,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, InvalidConfig> {

@@ -1,7 +1,7 @@
 //! The name in a client's certificate, once the certificate has been verified.
 
 use super::UseIdentity;
-use rustls::ServerConnection;
+use rustls::{ServerConnection, pki_types::CertificateDer};
 use webpki::EndEntityCert;
 
 /// The longest name taken, in bytes. X.509 itself stops at 64 characters for a common name.
@@ -10,7 +10,11 @@ const LONGEST: usize = 1_024;
 /// The name `wanted` of the certificate that `connection` has verified.
 pub(super) fn of(connection: &ServerConnection, wanted: UseIdentity) -> Result<String, &'static str> {
     let chain = connection.peer_certificates().unwrap_or_default();
-    let certificate = chain.first().ok_or("the client showed no certificate")?;
+    of_certificate(chain.first().ok_or("the client showed no certificate")?, wanted)
+}
+
+/// The name `wanted` of a certificate that was verified.
+pub(super) fn of_certificate(certificate: &CertificateDer<'_>, wanted: UseIdentity) -> Result<String, &'static str> {
     let certificate = EndEntityCert::try_from(certificate).map_err(|_| "the client's certificate cannot be read")?;
     let (name, missing) = match wanted {
         UseIdentity::No => (None, "no name is wanted"),

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod documentation;
+mod dtls;
 
 use std::{any::Any, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
@@ -46,6 +47,7 @@ struct Server {
     scene: Scene,
     running: Running,
     address: SocketAddr,
+    listening: Vec<(String, SocketAddr)>,
 }
 
 impl Server {
@@ -72,8 +74,8 @@ async fn server_within(limits: Limits, config: Config) -> Server {
     let kind = registry.kind(MqttSn::KIND).unwrap();
     let table = toml::Table::try_from(&config).unwrap();
     let bound = kind.bind(table, scene.cx.clone()).await.unwrap_or_else(|error| panic!("{error}"));
-    let address = bound.listening()[0].1;
-    Server { running: bound.start(), scene, address }
+    let listening = bound.listening();
+    Server { running: bound.start(), scene, address: listening[0].1, listening }
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
