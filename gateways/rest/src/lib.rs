@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod counted;
 mod cursor;
+mod dashboard;
 mod front;
 mod idempotency;
 mod identity;

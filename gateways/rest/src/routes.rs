@@ -10,7 +10,7 @@ pub(crate) mod stream;
 pub(crate) mod topics;
 pub(crate) mod webhooks;
 
-use crate::{media, openapi, problem::Problem, query::Query, state::App};
+use crate::{dashboard, media, openapi, problem::Problem, query::Query, state::App};
 use axum::{
     Json, Router,
     extract::State,
@@ -18,12 +18,14 @@ use axum::{
     routing::{get, post, put},
 };
 use serde_json::{Value, json};
+use tower_http::compression::CompressionLayer;
 
 /// All routes.
 pub(crate) fn all() -> Router<App> {
     let topic = get(topics::read).post(topics::publish).put(topics::set).delete(topics::clear);
     Router::new()
         .merge(lists())
+        .route("/", get(dashboard::page).route_layer(CompressionLayer::new()))
         .route("/v1/topics", get(topics::list))
         // The wildcard takes no empty path; the empty topic is to be told as what it is.
         .route("/v1/topics/", topic.clone())
@@ -59,6 +61,7 @@ fn lists() -> Router<App> {
         .route("/v1/webhooks/{name}", put(webhooks::set).get(webhooks::show).delete(webhooks::end))
         .route("/openapi.json", get(openapi::describe))
         .route_layer(middleware::from_fn(media::json_only))
+        .route_layer(CompressionLayer::new())
 }
 
 /// Whether the process answers.

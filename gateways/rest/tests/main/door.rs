@@ -1,7 +1,9 @@
 //! What every request passes.
 
-use crate::harness::{header, json, problem, serve};
+use crate::harness::{header, json, problem, serve, serve_with};
 use reqwest::Method;
+use waystation_broker::Limits;
+use waystation_rest::Config;
 
 #[tokio::test]
 async fn errors_of_the_router_are_problems_too() {
@@ -51,5 +53,33 @@ async fn the_interface_describes_itself() {
             assert_eq!(answer.status(), 400, "{method} {target}");
         }
     }
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn the_dashboard_runs_its_own_script_only_and_can_be_switched_off() {
+    let server = serve().await;
+    let page = server.get("/").await;
+    assert_eq!((page.status().as_u16(), header(&page, "content-type")), (200, "text/html; charset=utf-8"));
+    let policy = header(&page, "content-security-policy").to_owned();
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'sha256-"), "{policy}");
+    assert!(page.text().await.unwrap().contains("<title>Waystation</title>"));
+    server.drain().await;
+    let server = serve_with(Limits::default(), Config { dashboard: false, ..Config::default() }).await;
+    problem(server.get("/").await, 404, "no-route").await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn lists_are_compressed_and_state_is_not() {
+    let server = serve().await;
+    server.put("/v1/topics/a", &"x".repeat(5_000)).await;
+    let ask = |target| server.ask(Method::GET, target).header("accept-encoding", "gzip").send();
+    server.put("/v1/sessions/till", "{}").await;
+    for target in ["/v1/sessions", "/openapi.json", "/"] {
+        assert_eq!(header(&ask(target).await.unwrap(), "content-encoding"), "gzip", "{target}");
+    }
+    let state = ask("/v1/topics/a").await.unwrap();
+    assert_eq!((header(&state, "content-encoding"), state.content_length()), ("", Some(5_000)));
     server.drain().await;
 }

@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use waystation_broker::{ClientId, Event, Filter, Hello, Interest, Limits, Peer, Qos, Subscription};
+use waystation_broker::{ClientId, Event, Filter, Hello, Interest, Limits, Peer, Qos, RetainHandling, Subscription};
 use waystation_rest::Config;
 
 /// What a server says to these bytes until it closes the connection.
@@ -132,7 +132,8 @@ async fn who_waits_when_the_server_stops_is_told() {
     let peer = Peer::direct("127.0.0.1:5000".parse().unwrap());
     let hello = Hello { properties: true, ..Hello::new("mqtt".into(), peer, ClientId::new("silent")) };
     let mut silent = server.broker.attach(hello).await.unwrap().link;
-    silent.subscribe(&[Subscription::new(Filter::parse("ask").unwrap(), Qos::AtMostOnce)], &mut Vec::new());
+    let wanted = Subscription::new(Filter::parse("ask").unwrap(), Qos::AtMostOnce);
+    silent.subscribe(&[Subscription { retain_handling: RetainHandling::DoNotSend, ..wanted }], &mut Vec::new());
     let asked = tokio::spawn(server.ask(Method::POST, "/v1/request/ask?timeout=15").send());
     let told = tokio::time::timeout(LONG, silent.event(Interest::Everything)).await.unwrap();
     assert_eq!(told, Event::Deliverable);
