@@ -65,7 +65,7 @@ use utoipa::{
         (name = "open", description = "Needs no login"),
     ),
     security((), ("basic" = []), ("bearer" = [])),
-    modifiers(&Logins),
+    modifiers(&Logins, &Names),
 )]
 struct Interface;
 
@@ -78,6 +78,24 @@ impl Modify for Logins {
         for (name, scheme) in [("basic", HttpAuthScheme::Basic), ("bearer", HttpAuthScheme::Bearer)] {
             let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(scheme).build());
             components.add_security_scheme(name, scheme);
+        }
+    }
+}
+
+/// Each operation by method and path: `get_topics_topic`.
+struct Names;
+
+impl Modify for Names {
+    fn modify(&self, document: &mut Document) {
+        for (path, item) in &mut document.paths.paths {
+            let words = path.split(['/', '{', '}', '.']).filter(|word| !word.is_empty() && *word != "v1");
+            let stem = words.collect::<Vec<_>>().join("_");
+            let (get, put, post, delete) = (&mut item.get, &mut item.put, &mut item.post, &mut item.delete);
+            for (method, operation) in [("get", get), ("put", put), ("post", post), ("delete", delete)] {
+                if let Some(operation) = operation {
+                    operation.operation_id = Some(format!("{method}_{stem}"));
+                }
+            }
         }
     }
 }
