@@ -15,8 +15,10 @@ pub(crate) struct Server {
     pub(crate) broker: Broker,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) address: SocketAddr,
+    /// Where TLS is spoken, if it is.
+    pub(crate) secure: Option<SocketAddr>,
     client: reqwest::Client,
-    running: Running,
+    pub(crate) running: Running,
     /// Keeps the loops.
     _scene: Scene,
 }
@@ -67,9 +69,10 @@ pub(crate) async fn serve_parts(
     let table = toml::Table::try_from(config).unwrap();
     let bound: Box<dyn Bound> = registry.kind("rest").unwrap().bind(table, scene.cx.clone()).await.unwrap();
     let address = bound.listening()[0].1;
+    let secure = bound.listening().iter().find(|(name, _)| name == "rest_tls").map(|(_, address)| *address);
     let running = bound.start();
     let client = reqwest::Client::builder().timeout(LONG).no_proxy().build().unwrap();
-    Server { broker, clock, address, client, running, _scene: scene }
+    Server { broker, clock, address, secure, client, running, _scene: scene }
 }
 
 impl Server {

@@ -11,5 +11,6 @@ mod messages;
 mod overload;
 mod request;
 mod sessions;
+mod tls;
 mod topics;
 mod webhooks;
