@@ -120,7 +120,8 @@ fn a_narrow_receive_maximum_and_a_small_maximum_packet_size() {
     let server = Server::start();
     let narrow = ["-t", "a", "-q", "2", "-C", "20", "-D", "connect", "receive-maximum", "1"];
     let subscriber = mosquitto_sub(&server, V5, &narrow);
-    let small = ["-t", "a", "-q", "1", "-C", "20", "-D", "connect", "maximum-packet-size", "50"];
+    // With an id of its own: an assigned one would not fit into the CONNACK.
+    let small = ["-i", "small", "-t", "a", "-q", "1", "-C", "20", "-D", "connect", "maximum-packet-size", "50"];
     let limited = mosquitto_sub(&server, V5, &small);
     let texts: Vec<_> = (0..20).map(|n| n.to_string()).collect();
     let lines: Vec<&str> = texts.iter().map(String::as_str).collect();
