@@ -87,7 +87,7 @@ impl Config {
     pub fn read(registry: &Registry, layers: &Layers) -> Result<Self, ConfigError> {
         let mut rest = layers.table().clone();
         let data_dir = match rest.remove("data_dir") {
-            None => String::new(),
+            None => DATA_DIR.into(),
             Some(Value::String(folder)) => folder,
             Some(_) => return Err(layers.error("data_dir", "is a folder's name in quotes; \"\" keeps nothing on disk")),
         };
@@ -105,6 +105,7 @@ impl Config {
             let known = ["auth", "data_dir", "durability", "gateways", "limits", "log", "sys"];
             return Err(layers.error(key, words::unknown(key, known)));
         }
+        durability.check().map_err(|(key, why)| layers.error(&format!("durability.{key}"), why))?;
         log.check().map_err(|why| layers.error("log.level", why))?;
         check_limits(&limits, layers)?;
         auth.check().map_err(|(key, why)| layers.error(&format!("auth.{key}"), why))?;
@@ -252,6 +253,9 @@ fn check_limits(limits: &Limits, layers: &Layers) -> Result<(), ConfigError> {
     }
     Ok(())
 }
+
+/// Where things are kept unless `data_dir` says otherwise; below the folder the server is started in.
+const DATA_DIR: &str = "data";
 
 /// Fixed header, remaining length of four bytes, and what that can say (MQTT 5.0 §1.5.5).
 const LARGEST_PACKET: u32 = 268_435_460;

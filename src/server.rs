@@ -10,7 +10,10 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, MissedTickBehavior},
 };
-use waystation_broker::{Broker, Clock, Limits, Parts, Sys, SystemClock, store::Memory};
+use waystation_broker::{
+    Broker, Clock, Limits, Parts, Store, Sys, SystemClock,
+    store::{Disk, Memory, disk::OpenError},
+};
 use waystation_kit::{BindError, EnableError, GatewayStatus, Host, Loops, Registry};
 
 /// A running server: a broker, and the gateways to it. Stop it with [`Server::stop`]; when it is dropped,
@@ -23,6 +26,7 @@ pub struct Server {
     loops: Loops,
     timer: JoinHandle<()>,
     figures: Option<JoinHandle<()>>,
+    disk: Option<Arc<Disk>>,
 }
 
 /// Why a server does not start.
@@ -37,6 +41,9 @@ pub enum StartError {
     /// A gateway could not open what it needs.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// The system refused what the server cannot go on without.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -62,19 +69,29 @@ impl Server {
     /// # Errors
     /// Something could not be opened; nothing is left open then.
     pub async fn start_with(registry: Registry, config: Config) -> Result<Self, StartError> {
-        let Config { log: _, data_dir, durability: _, auth, limits, sys, gateways } = config;
-        if !data_dir.is_empty() {
-            tracing::warn!(data_dir, "this version keeps everything in memory: what it holds does not survive its end");
-        }
+        let Config { log: _, data_dir, durability, auth, limits, sys, gateways } = config;
         let policy = Arc::new(Policy::read(auth)?);
         let clock = Arc::new(SystemClock::default());
-        let broker = Broker::new(Parts {
-            limits: limits.clone(),
-            authenticate: policy.clone(),
-            authorize: policy.clone(),
-            store: Arc::new(Memory::new(clock.now())),
-            clock,
-        });
+        let disk = match durability.settings(&data_dir) {
+            None => {
+                tracing::warn!("data_dir is empty: what this server holds does not survive its end");
+                None
+            }
+            Some(settings) => {
+                tracing::info!(data_dir, sync = ?durability.sync, "opening the data folder");
+                // It reads files, which a task must not wait for.
+                let opened = spawn_blocking(|| Disk::open(settings)).await.map_err(std::io::Error::other)??;
+                Some(Arc::new(opened))
+            }
+        };
+        let store: Arc<dyn Store> = match &disk {
+            Some(disk) => disk.clone(),
+            None => Arc::new(Memory::new(clock.now())),
+        };
+        let parts =
+            Parts { limits: limits.clone(), authenticate: policy.clone(), authorize: policy.clone(), store, clock };
+        // What was kept is read here.
+        let broker = spawn_blocking(|| Broker::new(parts)).await.map_err(std::io::Error::other)?;
         // Starting and ending the loops waits for threads, which a task must not.
         let loops = spawn_blocking(Loops::start).await.map_err(std::io::Error::other)??;
         let started = Gateways::start(registry, broker.clone(), loops.clone(), gateways).await;
@@ -87,7 +104,7 @@ impl Server {
         };
         let timer = tokio::spawn(keep_time(broker.clone(), Arc::clone(&gateways)));
         let figures = sys.interval().map(|interval| tokio::spawn(say_figures(broker.clone(), interval)));
-        Ok(Self { broker, policy, gateways, limits, loops, timer, figures })
+        Ok(Self { broker, policy, gateways, limits, loops, timer, figures, disk })
     }
 
     /// The core, for those who publish and subscribe in this very process.
@@ -147,6 +164,14 @@ impl Server {
         self.broker.stop();
         self.gateways.stop(Instant::now() + FAREWELL).await;
         end(self.loops.clone()).await;
+        self.timer.abort();
+        if let Some(disk) = self.disk.clone() {
+            // A disk that hangs must not hold up the end for ever; what was acknowledged is on it already.
+            let closed = spawn_blocking(move || disk.close());
+            if tokio::time::timeout(Duration::from_secs(1), closed).await.is_err() {
+                tracing::error!("the disk does not answer; what was not acknowledged is left unwritten");
+            }
+        }
     }
 }
 

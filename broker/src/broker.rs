@@ -13,11 +13,11 @@ use crate::{
     publisher::Publisher,
     router::{Router, Target, retained::Retained},
     session::{
-        Budget, PROPERTIES, Session,
+        Budget, KNOWN, PROPERTIES, Session,
         registry::Registry,
-        signal::{ROOM, Signal},
+        signal::{DELIVERABLE, ROOM, Signal},
     },
-    store::{Listener, Memory, Record, SessionKey, Store},
+    store::{Health, Listener, Memory, Record, SessionKey, Store},
     timetable::Timetable,
     topic::{Filter, InvalidTopic, Topic},
     traffic::{Gateways, Traffic},
@@ -197,6 +197,12 @@ impl Broker {
                 out.len() < wanted
             });
         }
+    }
+
+    /// What an acknowledgement means here, and whether the store can keep it at the moment.
+    #[must_use]
+    pub fn durability(&self) -> Health {
+        self.0.store.health()
     }
 
     /// Completes when everything up to `lsn` is as safe as `[durability]` promises.
@@ -381,7 +387,9 @@ impl Broker {
         self.0.stopping.store(true, Ordering::Release);
         self.0.router.for_each_session(|session| {
             let mut state = session.state.lock();
-            state.will = None;
+            if state.will.take().is_some() && state.signal.is_some() && session.has(KNOWN) {
+                self.0.note(&mut vec![Record::Will(session.key, None)]);
+            }
             if let Some(signal) = &state.signal {
                 signal.detach(Reason::ServerStopping);
             }
@@ -419,7 +427,10 @@ impl Core {
         if lsn <= self.store.durable() {
             return true;
         }
-        self.waiters.durable.lock().entry(lsn).or_default().push(Waiter::Link(signal.clone(), bit));
+        // Who waits to deliver looks again whenever it is woken, so one place in the line is enough.
+        if bit != DELIVERABLE || signal.begin_waiting() {
+            self.waiters.durable.lock().entry(lsn).or_default().push(Waiter::Link(signal.clone(), bit));
+        }
         if lsn <= self.store.durable() {
             // Told or not, it is so.
             return true;
@@ -450,7 +461,12 @@ impl Listener for Waiters {
         };
         for waiter in due.into_values().flatten() {
             match waiter {
-                Waiter::Link(signal, bit) => signal.raise(bit),
+                Waiter::Link(signal, bit) => {
+                    if bit == DELIVERABLE {
+                        signal.end_waiting();
+                    }
+                    signal.raise(bit);
+                }
                 Waiter::Task(waker) => waker.wake(),
             }
         }

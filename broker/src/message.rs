@@ -132,6 +132,9 @@ pub struct Will {
     pub retain: bool,
     /// Seconds between the loss of the connection and the publication [MQTT-3.1.3-9].
     pub delay_s: u32,
+    /// Seconds of the client's keep alive, zero for none: after a restart of the server its client has one and a half
+    /// times as long to come back.
+    pub keep_alive_s: u16,
     /// Seconds, as for [`Publish::expiry`].
     pub expiry: Option<u32>,
     /// As for [`Publish::properties`].

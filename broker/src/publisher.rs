@@ -359,7 +359,13 @@ impl Publisher {
     /// "congestion". [`crate::Event::Room`] follows. Never false because of a session's queue.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.core.store.has_room()
+        self.core.store.has_room() || {
+            if let Some((_, signal)) = self.holder() {
+                self.core.wait_for_store(signal);
+            }
+            // It may have turned true in between, and nobody would tell.
+            self.core.store.has_room()
+        }
     }
 }
 

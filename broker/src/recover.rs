@@ -25,8 +25,8 @@ use std::{
 };
 use triomphe::ThinArc;
 
-/// A will whose client was connected when the server stopped fires unless the client is back within this long (or
-/// the will delay, if that is longer).
+/// A will whose client was connected when the server stopped fires unless the client is back within one and a half
+/// times its keep alive, at most this long (or the will delay, if that is longer).
 const RETURN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A session while its records are read.
@@ -37,6 +37,8 @@ struct Draft {
     waiting: BTreeMap<Cursor, (Message, Placed)>,
     sent: HashMap<Cursor, Tag>,
     received: hashbrown::HashSet<Cursor>,
+    /// The last tag that is known to have been given out.
+    last_tag: Option<Tag>,
     settled: Cursor,
     unreleased: hashbrown::HashSet<NonZeroU16>,
     will: Option<Box<crate::message::Will>>,
@@ -51,6 +53,7 @@ impl Draft {
             waiting: BTreeMap::new(),
             sent: HashMap::new(),
             received: hashbrown::HashSet::new(),
+            last_tag: None,
             settled: Cursor(0),
             unreleased: hashbrown::HashSet::new(),
             will: None,
@@ -92,8 +95,9 @@ impl Broker {
             | Record::Subscribed(session, _)
             | Record::Unsubscribed(session, _)
             | Record::Sent(session, ..)
-            | Record::Received(session, _)
-            | Record::Settled(session, _)
+            | Record::Received(session, ..)
+            | Record::Settled(session, ..)
+            | Record::Unreleased(session, _)
             | Record::SettledThrough(session, _)
             | Record::Released(session, _)
             | Record::Will(session, _) => {
@@ -110,23 +114,48 @@ impl Broker {
     }
 
     /// Makes the session a draft stands for.
-    fn finish(&self, key: SessionKey, draft: Draft) {
+    fn finish(&self, key: SessionKey, mut draft: Draft) {
         let core = &self.0;
         let Record::Session { client, owner, expiry, options, while_away, .. } = draft.head else { return };
         let now = core.clock.now();
-        let principal = owner.as_deref().map_or_else(Principal::anonymous, |name| Principal::user(name, None));
+        let principal = match owner.as_deref() {
+            Some(name) => Principal::user(name, None),
+            None if client.is_own() => Principal::server(),
+            None => Principal::anonymous(),
+        };
         let mut state = State::new(principal, core.gateways.none(), core.first_cursor());
         (state.owner, state.expiry, state.while_away) = (owner, expiry, while_away);
+        if expiry == 0 {
+            // Only its will outlived it.
+            (draft.subscriptions, draft.waiting) = (BTreeMap::new(), BTreeMap::new());
+        }
         state.settled = draft.settled;
         state.will = draft.will;
         state.subscriptions = draft.subscriptions.into_values().collect();
         let mut account = Account::of_nobody(&core.budget);
+        let mut rest = Vec::new();
         for (cursor, (message, place)) in draft.waiting {
             let group = place.shared.as_ref().map_or(0, |filter| core.router.group(filter));
             let entry = Entry { group, ..place.into_entry(message, cursor, draft.sent.contains_key(&cursor)) };
             match draft.sent.get(&cursor) {
                 Some(tag) => state.restore_sent(*tag, entry, draft.received.contains(&cursor), &mut account),
-                None => state.restore(entry, &mut account),
+                None => rest.push(entry),
+            }
+        }
+        state.inflight.go_on_after(draft.last_tag);
+        // The client was connected: what comes next may have been sent without our having noted it in time. Unsure
+        // counts as sent, under the tags it would have got, for these are given out in the order of the queue.
+        let unsure = if draft.ends.is_none() { usize::from(core.budget.limits.max_inflight) } else { 0 };
+        let unsure = unsure.saturating_sub(state.inflight.len());
+        let mut records = Vec::new();
+        for (at, mut entry) in rest.into_iter().enumerate() {
+            if at < unsure {
+                entry.redelivered = true;
+                let tag = state.inflight.next_tag();
+                records.push(Record::Sent(key, entry.cursor, tag));
+                state.restore_sent(tag, entry, false, &mut account);
+            } else {
+                state.restore(entry, &mut account);
             }
         }
         // Whoever was connected has from now on as long as if the connection had been lost now.
@@ -134,7 +163,13 @@ impl Broker {
         let ends = draft.ends.unwrap_or_else(|| after(expiry));
         // A will that stays is pending only for a client that was connected.
         let pending = state.will.as_ref().filter(|will| !will.stays || draft.ends.is_none());
-        let patience = pending.map(|will| Duration::from_secs(will.delay_s.into()).max(RETURN_WITHIN));
+        let patience = pending.map(|will| {
+            let silence = match will.keep_alive_s {
+                0 => RETURN_WITHIN,
+                seconds => RETURN_WITHIN.min(Duration::from_millis(u64::from(seconds) * 1_500)),
+            };
+            silence.max(Duration::from_secs(will.delay_s.into()))
+        });
         let will_at = patience.map(|patience| now.after(patience));
         // A will outlives a session that dies with its connection just long enough for its client to return.
         let ends = if expiry == 0 { will_at.or(ends) } else { ends };
@@ -163,6 +198,7 @@ impl Broker {
         core.timetable.set(&session, Due::End, ends);
         core.timetable.set(&session, Due::Will, will_at);
         core.sessions.write().insert(session);
+        core.note(&mut records);
     }
 }
 
@@ -174,17 +210,17 @@ impl Draft {
                 drop(self.subscriptions.insert(subscription.filter.clone(), subscription));
             }
             Record::Unsubscribed(_, filter) => drop(self.subscriptions.remove(&filter)),
-            Record::Sent(_, cursor, tag) => drop(self.sent.insert(cursor, tag)),
-            Record::Received(_, cursor) => drop(self.received.insert(cursor)),
-            Record::Settled(_, cursor) => {
+            Record::Sent(_, cursor, tag) => {
+                self.sent.insert(cursor, tag);
+                self.last_tag = Some(tag);
+            }
+            Record::Received(_, cursor, _) => drop(self.received.insert(cursor)),
+            Record::Settled(_, cursor, _) => {
                 self.waiting.remove(&cursor);
                 self.sent.remove(&cursor);
             }
-            Record::SettledThrough(_, through) => {
-                self.settled = self.settled.max(through);
-                let received = &self.received;
-                self.waiting.retain(|cursor, _| *cursor > through || received.contains(cursor));
-            }
+            Record::SettledThrough(_, through) => self.settled = self.settled.max(through),
+            Record::Unreleased(_, id) => drop(self.unreleased.insert(id)),
             Record::Released(_, id) => drop(self.unreleased.remove(&id)),
             Record::Will(_, will) => self.will = will,
             // The others concern more than one session and are applied where they are read.

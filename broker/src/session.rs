@@ -447,7 +447,7 @@ impl State {
             records.push(stored(&sent.entry));
             records.push(Record::Sent(key, sent.entry.cursor, tag));
             if sent.stage == crate::link::Stage::Received {
-                records.push(Record::Received(key, sent.entry.cursor));
+                records.push(Record::Received(key, sent.entry.cursor, tag));
             }
         }
     }
@@ -520,7 +520,7 @@ impl<'a> Account<'a> {
 
     fn settle(&mut self, entry: &Entry) {
         if let Some(session) = self.session.filter(|_| self.kept && entry.qos != Qos::AtMostOnce) {
-            self.records.push(Record::Settled(session.key, entry.cursor));
+            self.records.push(Record::Settled(session.key, entry.cursor, entry.message.id()));
         }
     }
 

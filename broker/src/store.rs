@@ -1,11 +1,15 @@
 //! The port behind which state is kept. The core is written against [`Store`]; what is kept, and how safely, is the
 //! store's business.
 
+#[cfg(feature = "disk")]
+pub mod disk;
 pub mod memory;
 pub mod record;
 #[doc(hidden)]
 pub mod rehearsal;
 
+#[cfg(feature = "disk")]
+pub use disk::Disk;
 pub use memory::Memory;
 pub use record::{Lapsed, Placed, Record, SessionKey};
 
@@ -21,7 +25,7 @@ pub struct StoreUnavailable;
 pub trait Listener: Send + Sync {
     /// Everything up to here is durable.
     fn durable(&self, lsn: Lsn);
-    /// The store writes again after [`StoreUnavailable`].
+    /// The store writes again after [`StoreUnavailable`], or has room again after [`Store::has_room`] was false.
     fn available(&self);
 }
 
@@ -55,4 +59,42 @@ pub trait Store: Send + Sync {
 
     /// Shows everything kept, in an order in which it can be applied; called once, before anything else.
     fn recover(&self, apply: &mut dyn FnMut(Record));
+
+    /// How it does.
+    fn health(&self) -> Health;
+}
+
+/// What a store says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What an acknowledgement means.
+    pub promise: Promise,
+    /// Why nothing that must be kept is accepted at the moment.
+    pub trouble: Option<Trouble>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Records that were found damaged, since the start.
+    pub damaged: u64,
+}
+
+/// What of the server an acknowledged message outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// Nothing: it lives in memory.
+    Connection,
+    /// The process, but not the power.
+    Process,
+    /// The power.
+    Power,
+}
+
+/// Why a store cannot write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The disk, or what the store may take of it, is full. Deletes and acknowledgements go on.
+    #[error("the disk or the data folder is full")]
+    Full,
+    /// The disk failed; what it said.
+    #[error("the disk fails: {0}")]
+    Failing(String),
 }

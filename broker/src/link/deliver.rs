@@ -65,12 +65,14 @@ impl Round<'_> {
         }
         // The parts of the state are used side by side below.
         let state = &mut *guard;
+        let mut unsafe_yet = false;
         while self.goes_on() {
-            let Some((lane, entry)) = state.queue.next(state.window_open()) else { break };
+            let Some((lane, entry)) = state.queue.next(!unsafe_yet && state.window_open()) else { break };
             if entry.qos == Qos::ExactlyOnce && !self.is_durable(entry.lsn) {
-                // It could come twice after a crash. When it is safe the holder hears of it.
+                // It could come twice after a crash. When it is safe the holder hears of it; QoS 0 does not wait.
                 if !self.link.core.durable_or_wait(entry.lsn, &self.link.signal, DELIVERABLE) {
-                    break;
+                    unsafe_yet = true;
+                    continue;
                 }
             }
             if let Some(cause) = self.spoilt(state, &entry.message) {

@@ -40,7 +40,7 @@ impl Link {
             if sent.stage == Stage::Offered {
                 sent.stage = Stage::Received;
                 if account.kept() {
-                    account.records.push(Record::Received(self.session.key, sent.entry.cursor));
+                    account.records.push(Record::Received(self.session.key, sent.entry.cursor, tag));
                 }
             }
             return true;
@@ -84,11 +84,11 @@ impl Link {
                 .map(|(tag, _)| tag)
                 .collect();
             entries.extend(tags.into_iter().filter_map(|tag| state.inflight.remove(tag)).map(|sent| sent.entry));
-            // One record below says it for all of them.
-            let mut account = Account::unkept(&self.core.budget, &self.session);
+            let mut account = Account::new(&self.core.budget, &self.session);
             for entry in &entries {
                 state.count_delivered(entry, &mut account);
             }
+            records.append(&mut account.records);
             if self.kept() {
                 records.push(Record::SettledThrough(self.session.key, cursor));
             }

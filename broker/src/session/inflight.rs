@@ -65,17 +65,36 @@ impl Inflight {
         self.push_slot(Some(Sent { entry, stage: Stage::Offered, live: true }));
     }
 
-    /// Puts a recovered delivery under the tag it had.
+    /// Puts a recovered delivery under the tag it had. Those that were sent first come first.
     pub(crate) fn restore(&mut self, tag: Tag, entry: Entry) {
         self.count += 1;
         let sent = Sent { entry, stage: Stage::Offered, live: false };
         if self.window_len() == 0 {
             self.first = tag.0.get();
         }
-        match number(self.first, self.window_len()) == tag.0.get() {
-            true => self.push_slot(Some(sent)),
-            false => drop(self.places.get_or_insert_default().stragglers.insert(tag.0.get(), sent)),
+        if self.skip_to(tag) {
+            self.push_slot(Some(sent));
+        } else {
+            self.places.get_or_insert_default().stragglers.insert(tag.0.get(), sent);
         }
+    }
+
+    /// The next delivery gets the tag after `last`, the last that was given out before a restart.
+    pub(crate) fn go_on_after(&mut self, last: Option<Tag>) {
+        let Some(last) = last else { return };
+        let after = NonZeroU16::new(next(last.0.get())).map_or(last, Tag);
+        if self.window_len() == 0 {
+            self.first = after.0.get();
+        } else {
+            self.skip_to(after);
+        }
+    }
+
+    /// Lets the next place be that of `tag`, with holes for what was settled in between; `false` if it lies behind.
+    fn skip_to(&mut self, tag: Tag) -> bool {
+        let at = self.window_len();
+        let ahead = (0..SPAN.saturating_sub(at)).find(|ahead| number(self.first, at + ahead) == tag.0.get());
+        ahead.map(|holes| (0..holes).for_each(|_| self.push_slot(None))).is_some()
     }
 
     pub(crate) fn get_mut(&mut self, tag: Tag) -> Option<&mut Sent> {

@@ -14,6 +14,8 @@ pub(crate) const DELIVERABLE: u16 = 1;
 pub(crate) const DURABLE: u16 = 2;
 pub(crate) const ROOM: u16 = 4;
 const DETACHED: u16 = 8;
+/// It stands in the line of those who wait to deliver until something is durable.
+const WAITING: u16 = 16;
 const REASON_SHIFT: u16 = 8;
 
 /// One link's bell. A takeover gives the session a new one, so an old link can never ring, or be rung, again.
@@ -40,6 +42,15 @@ impl Signal {
     /// Sets bits without waking: for the holder's own calls, which it follows up itself.
     pub(crate) fn note(&self, bits: u16) {
         self.bits.fetch_or(bits, Ordering::AcqRel);
+    }
+
+    /// `false`: it waits already.
+    pub(crate) fn begin_waiting(&self) -> bool {
+        self.bits.fetch_or(WAITING, Ordering::AcqRel) & WAITING == 0
+    }
+
+    pub(crate) fn end_waiting(&self) {
+        self.bits.fetch_and(!WAITING, Ordering::AcqRel);
     }
 
     /// Ends the link. The first reason stays.

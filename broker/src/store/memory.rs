@@ -1,6 +1,6 @@
 //! Keeps nothing: what is acknowledged is as safe as the process.
 
-use super::{Listener, Record, Store, StoreUnavailable};
+use super::{Health, Listener, Promise, Record, Store, StoreUnavailable};
 use crate::{clock::Time, link::Lsn};
 use std::sync::Arc;
 
@@ -51,4 +51,8 @@ impl Store for Memory {
     }
 
     fn recover(&self, _: &mut dyn FnMut(Record)) {}
+
+    fn health(&self) -> Health {
+        Health { promise: Promise::Connection, trouble: None, bytes: 0, damaged: 0 }
+    }
 }

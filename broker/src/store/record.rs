@@ -5,7 +5,7 @@ use crate::{
     clock::Time,
     idempotency::Answer,
     link::{Cursor, SessionOptions, Subscription, Tag, WhileAway},
-    message::{Message, Qos, Will},
+    message::{Message, MessageId, Qos, Will},
     topic::{Filter, Topic},
 };
 use bytes::Bytes;
@@ -61,12 +61,14 @@ pub enum Record {
     Cleared(Topic),
     /// A delivery was handed out under a tag. Lazy: what may have been sent counts as sent.
     Sent(SessionKey, Cursor, Tag),
-    /// PUBREC came: only PUBREL is owed.
-    Received(SessionKey, Cursor),
-    /// A delivery is done with.
-    Settled(SessionKey, Cursor),
-    /// All deliveries up to here are done with.
+    /// PUBREC came for the delivery under this tag: only PUBREL is owed.
+    Received(SessionKey, Cursor, Tag),
+    /// A delivery is done with. Its message is named, so that one that nobody waits for any more can go.
+    Settled(SessionKey, Cursor, MessageId),
+    /// The position that a client which reads by cursor has acknowledged. What it covers is settled beside it.
     SettledThrough(SessionKey, Cursor),
+    /// Only at a start: the publisher has not released this QoS 2 identifier.
+    Unreleased(SessionKey, NonZeroU16),
     /// The publisher released an incoming QoS 2 identifier.
     Released(SessionKey, NonZeroU16),
     /// The will of a connected client, or none any more.

@@ -1,6 +1,6 @@
 //! A store for tests: forgets what was not synced, fails on demand.
 
-use super::{Listener, Record, Store, StoreUnavailable};
+use super::{Health, Listener, Promise, Record, Store, StoreUnavailable, Trouble};
 use crate::link::Lsn;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -110,5 +110,10 @@ impl Store for Rehearsal {
     fn recover(&self, apply: &mut dyn FnMut(Record)) {
         let batches = self.0.lock().batches.clone();
         batches.into_iter().flatten().for_each(apply);
+    }
+
+    fn health(&self) -> Health {
+        let trouble = self.0.lock().down.then_some(Trouble::Full);
+        Health { promise: Promise::Power, trouble, bytes: 0, damaged: 0 }
     }
 }

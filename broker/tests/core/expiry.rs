@@ -103,8 +103,8 @@ fn a_session_that_is_to_stay_from_now_on_survives_with_all_it_holds() {
     std::mem::forget((link, taken));
     let world = world.crash();
     let mut link = world.resident("c");
-    assert_eq!(texts(&take(&mut link, Pick::Inflight)), ["sent"]);
-    assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["waiting"]);
+    // It was connected: the second may have been sent too.
+    assert_eq!(texts(&take(&mut link, Pick::Inflight)), ["sent", "waiting"]);
     world.publish("t", "new", Qos::AtLeastOnce);
     assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["new"]);
 }

@@ -115,6 +115,14 @@ impl World {
         Self { broker: Broker::new(parts), clock, store, limits }
     }
 
+    /// On another store than the double; its own is idle then.
+    #[cfg(feature = "disk")]
+    pub(crate) fn on_store(store: Arc<dyn Store>, clock: Arc<ManualClock>, limits: Limits) -> Self {
+        let mut parts = Parts::in_memory(limits.clone(), clock.clone());
+        parts.store = store;
+        Self { broker: Broker::new(parts), clock, store: Rehearsal::default(), limits }
+    }
+
     /// Power fails; the next start sees what was synced.
     pub(crate) fn crash(self) -> Self {
         let store = self.store.crash();

@@ -120,7 +120,7 @@ proptest! {
                 Step::Attach { who, clean, expiry, window, reject, will } => {
                     let will = will.map(|delay_s| Will {
                         topic: Topic::parse("x/1").unwrap(), payload: "will".into(), qos: Qos::AtLeastOnce,
-                        retain: false, delay_s, expiry: None, properties: None, stays: false,
+                        retain: false, delay_s, keep_alive_s: 0, expiry: None, properties: None, stays: false,
                     });
                     let overflow = reject.then_some(Overflow::Reject);
                     let hello = Hello {

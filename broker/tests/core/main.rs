@@ -1,6 +1,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that finds what it did not expect is to fail")]
 //! The core as its front-ends see it: through the seam, with a clock that is moved and a store that is rehearsed.
 
+#[cfg(feature = "disk")]
+mod disk;
 mod drops;
 mod expiry;
 mod harness;

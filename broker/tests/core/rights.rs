@@ -145,6 +145,7 @@ fn a_will_needs_its_right_when_it_is_set_and_when_it_is_fired() {
         qos: Qos::AtLeastOnce,
         retain: false,
         delay_s: 0,
+        keep_alive_s: 0,
         expiry: None,
         properties: None,
         stays: false,

@@ -20,8 +20,8 @@ fn what_was_acknowledged_is_there_after_a_crash() {
     assert!(attached.resumed);
     let mut link = attached.link;
     let again = take(&mut link, Pick::Inflight);
-    assert_eq!((texts(&again), again[0].tag, again[0].redelivered), (vec!["1"], sent[0].tag, true));
-    assert_eq!(texts(&take(&mut link, Pick::Unsent)), ["2"]);
+    // The client was connected: the second may have been sent without our having noted it.
+    assert_eq!((texts(&again), again[0].tag, again[1].redelivered), (vec!["1", "2"], sent[0].tag, true));
     world.publish("t", "3", Qos::AtLeastOnce);
     let new = take(&mut link, Pick::Unsent);
     assert_eq!(texts(&new), ["3"]);
@@ -45,7 +45,7 @@ fn an_exactly_once_publication_stays_so_over_a_crash() {
     let mut link = world.resident("p");
     assert_eq!(publish_as(&mut link, "t", "1", Qos::ExactlyOnce, Some(9)), Outcome::Duplicate);
     let mut sub = world.resident("s");
-    assert_eq!(texts(&take(&mut sub, Pick::Unsent)), ["1"]);
+    assert_eq!(texts(&take(&mut sub, Pick::Inflight)), ["1"]);
 }
 
 #[test]

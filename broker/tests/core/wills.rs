@@ -8,6 +8,7 @@ fn will(delay_s: u32) -> Option<Will> {
         qos: Qos::AtLeastOnce,
         retain: false,
         delay_s,
+        keep_alive_s: 0,
         expiry: None,
         properties: None,
         stays: false,

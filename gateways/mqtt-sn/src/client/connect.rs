@@ -121,6 +121,7 @@ impl Client {
     pub(super) fn will_message(&mut self, message: &[u8], out: &mut Outbox) {
         match (self.state, &mut self.opening) {
             (State::WillMessage, Some(opening)) => {
+                let keep_alive_s = opening.greeting.duration_s;
                 let stays = opening.start == Start::Resume;
                 opening.will = opening.will_topic.take().map(|(topic, qos, retain)| Will {
                     topic,
@@ -128,6 +129,7 @@ impl Client {
                     qos,
                     retain,
                     delay_s: 0,
+                    keep_alive_s,
                     expiry: None,
                     properties: None,
                     stays,

@@ -132,7 +132,7 @@ fn read(
     hello.window = properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
     hello.while_away = WhileAway::DropQos0;
     hello.properties = connect.version == Version::V5;
-    hello.will = connect.will.as_ref().map(|will| read_will(will, limits)).transpose()?;
+    hello.will = connect.will.as_ref().map(|will| read_will(will, keep_alive, limits)).transpose()?;
     let terms = Terms {
         version: connect.version,
         keep_alive,
@@ -158,7 +158,7 @@ fn credentials(connect: &Connect<'_>) -> Credentials {
     }
 }
 
-fn read_will(will: &codec::Will<'_>, limits: &Limits) -> Result<Will, (ReasonCode, &'static str)> {
+fn read_will(will: &codec::Will<'_>, keep_alive_s: u16, limits: &Limits) -> Result<Will, (ReasonCode, &'static str)> {
     if will.qos as u8 > limits.max_qos {
         return Err((ReasonCode::QOS_NOT_SUPPORTED, "the will's QoS is above limits.max_qos"));
     }
@@ -178,6 +178,7 @@ fn read_will(will: &codec::Will<'_>, limits: &Limits) -> Result<Will, (ReasonCod
         qos: will.qos,
         retain: will.retain,
         delay_s: will.properties.delay.unwrap_or(0),
+        keep_alive_s,
         expiry: will.properties.message_expiry,
         properties: will.properties.application(),
         stays: false,

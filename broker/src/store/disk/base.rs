@@ -1,0 +1,211 @@
+//! The database under the store: fjall, opened with measured settings, and scans that go round damage.
+
+use super::{
+    journal::Journal,
+    keys::{Key, Space},
+};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
+use std::{
+    ops::Bound::{Excluded, Included, Unbounded},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+/// What the storage engine says when it cannot.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct EngineError(String);
+
+impl EngineError {
+    pub(super) fn other(why: String) -> Self {
+        Self(why)
+    }
+
+    pub(super) fn panicked() -> Self {
+        Self("the storage engine broke down".into())
+    }
+}
+
+impl From<fjall::Error> for EngineError {
+    fn from(error: fjall::Error) -> Self {
+        Self(match error {
+            fjall::Error::Io(error) => error.to_string(),
+            fjall::Error::Poisoned => "a background write failed".into(),
+            other => format!("{other:?}"),
+        })
+    }
+}
+
+/// The open database.
+pub(super) struct Base {
+    database: Database,
+    spaces: [Keyspace; Space::ALL.len()],
+}
+
+/// Changes that become durable as one.
+pub(super) struct Batch(fjall::OwnedWriteBatch);
+
+/// How far a commit goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// To the operating system: survives the process.
+    System,
+    /// To the disk: survives the power.
+    Disk,
+}
+
+impl Depth {
+    fn mode(self) -> PersistMode {
+        match self {
+            Self::System => PersistMode::Buffer,
+            Self::Disk => PersistMode::SyncData,
+        }
+    }
+}
+
+/// What a scan had to leave out.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Gap {
+    /// What the engine said.
+    pub(super) error: Option<EngineError>,
+}
+
+impl Base {
+    /// Opens or makes the database in `folder`. Damage that makes the engine panic is an error like any other.
+    pub(super) fn open(folder: &Path) -> Result<Self, EngineError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| -> fjall::Result<Self> {
+            // One worker: flushing keeps up, and memory stays small. The sizes are those measured best for bursts of
+            // small messages: at most 8 MiB a table in memory, 64 MiB of journal (the engine's least).
+            let database = Database::builder(folder)
+                .worker_threads(1)
+                .cache_size(16 << 20)
+                .max_journaling_size(64 << 20)
+                .open()?;
+            let open = |space: Space| {
+                let table = if space == Space::Queues || space == Space::Messages { 8 << 20 } else { 2 << 20 };
+                database.keyspace(space.name(), || KeyspaceCreateOptions::default().max_memtable_size(table))
+            };
+            let spaces = [
+                open(Space::Meta)?,
+                open(Space::Sessions)?,
+                open(Space::Queues)?,
+                open(Space::Messages)?,
+                open(Space::Retained)?,
+            ];
+            Ok(Self { database, spaces })
+        }));
+        match opened {
+            Ok(opened) => Ok(opened?),
+            Err(_) => Err(EngineError("its files are damaged beyond what the engine can read".into())),
+        }
+    }
+
+    fn space(&self, space: Space) -> &Keyspace {
+        &self.spaces[space as usize]
+    }
+
+    pub(super) fn batch(&self) -> Batch {
+        Batch(self.database.batch())
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Result<Option<UserValue>, EngineError> {
+        Ok(self.space(key.space).get(&key.bytes)?)
+    }
+
+    /// Waits until everything committed is on disk.
+    pub(super) fn sync(&self) -> Result<(), EngineError> {
+        Ok(self.database.persist(PersistMode::SyncData)?)
+    }
+
+    /// Shows keys and values from `from` on, in order, until `visit` says `false`. Where a block of a file is damaged
+    /// the scan goes on from the other end: what lies between is lost, and told.
+    pub(super) fn scan(&self, space: Space, from: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> bool) -> Gap {
+        let keyspace = self.space(space);
+        let mut last = None;
+        let mut error = None;
+        for item in keyspace.range::<&[u8], _>((Included(from), Unbounded)) {
+            match item.into_inner() {
+                Ok((key, value)) => {
+                    if !visit(&key, &value) {
+                        return Gap::default();
+                    }
+                    last = Some(key);
+                }
+                Err(broken) => {
+                    error = Some(EngineError::from(broken));
+                    break;
+                }
+            }
+        }
+        if error.is_some() {
+            let start = last.as_deref().map_or(Included(from), Excluded);
+            for item in keyspace.range::<&[u8], _>((start, Unbounded)).rev() {
+                let Ok((key, value)) = item.into_inner() else { break };
+                if !visit(&key, &value) {
+                    break;
+                }
+            }
+        }
+        Gap { error }
+    }
+
+    /// Writes what the journal of a lost database holds. The spaces were made in the same order, so they have the same
+    /// numbers.
+    pub(super) fn replay(&self, journal: &Journal) -> Result<(), EngineError> {
+        let mut batch = self.database.batch();
+        journal.items(|item| {
+            let Some(keyspace) = self.spaces.iter().find(|keyspace| keyspace.id() == item.keyspace) else { return };
+            match item.value {
+                Some(value) => batch.insert(keyspace, item.key, value),
+                None => batch.remove(keyspace, item.key),
+            }
+        });
+        Ok(batch.durability(Some(PersistMode::SyncData)).commit()?)
+    }
+
+    /// Gives space back: writes out what is in memory, so that journals can go, and merges away what was removed.
+    /// Takes its time, and keeps the database open meanwhile.
+    pub(super) fn compact(&self) -> Result<(), EngineError> {
+        self.write_out()?;
+        for space in [Space::Queues, Space::Messages, Space::Sessions] {
+            self.space(space).major_compact()?;
+        }
+        // Files that were merged away are removed when the next table is written.
+        self.write_out().map(drop)
+    }
+
+    /// Puts everything into tables; `false` if it did not come to an end.
+    #[expect(clippy::disallowed_methods, reason = "the store's own threads may wait for the disk")]
+    pub(super) fn write_out(&self) -> Result<bool, EngineError> {
+        // The engine keeps what the last few commits removed, for readers who began before them: let these not be the
+        // last.
+        for _ in 0..2 {
+            self.space(Space::Meta).insert(b"compacted", [])?;
+        }
+        for keyspace in &self.spaces {
+            keyspace.rotate_memtable()?;
+        }
+        // Not for ever: where the disk fails nothing is ever written out.
+        for _ in 0..1_000 {
+            if self.spaces.iter().all(|keyspace| keyspace.sealed_memtable_count() == 0) {
+                return Ok(true);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Ok(false)
+    }
+}
+
+impl Batch {
+    pub(super) fn insert(&mut self, base: &Base, key: Key, value: Vec<u8>) {
+        self.0.insert(base.space(key.space), key.bytes, value);
+    }
+
+    pub(super) fn remove(&mut self, base: &Base, key: Key) {
+        self.0.remove(base.space(key.space), key.bytes);
+    }
+
+    pub(super) fn commit(self, depth: Depth) -> Result<(), EngineError> {
+        Ok(self.0.durability(Some(depth.mode())).commit()?)
+    }
+}

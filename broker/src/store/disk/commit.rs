@@ -1,0 +1,365 @@
+//! The one thread that writes. It takes whatever waits, commits it as one group, moves the durable position and lets
+//! the acknowledgements go. When the disk fails it opens the database anew every second and writes again what waited;
+//! it never tries again on a handle that failed.
+
+use super::{
+    Inbox, Pending, Shared, Sync,
+    base::{Base, Depth, EngineError},
+    group::{Group, Index, Past},
+    instant, journal, recover,
+};
+use crate::{
+    link::Lsn,
+    store::{Record, Trouble},
+};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+/// Most records of one group, and most bytes: past them a larger group gains nothing.
+const GROUP_RECORDS: usize = 4_096;
+const GROUP_BYTES: u64 = 1 << 20;
+
+/// Between two looks at the disk: is there space, is it back, can it be opened again.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Removed records after which space is given back.
+const COMPACT_AFTER: u64 = 100_000;
+
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    index: Index,
+    /// `None`: the store is down.
+    base: Option<Arc<Base>>,
+    /// Up to here it is not known what a failed commit has written.
+    unknown: Lsn,
+    last_sync: Duration,
+    ticked: Instant,
+    /// Bytes of the folder, when last looked at, and what was written since.
+    measured: u64,
+    /// Space was given back, all but that of the journals.
+    compacted: bool,
+    /// Committed, and not yet on disk (`sync = "interval"`).
+    unsynced: Option<Instant>,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, base: Arc<Base>, index: Index) -> Self {
+        let (unknown, last_sync) = (Lsn::default(), Duration::ZERO);
+        let measured = shared.size.load(Ordering::Relaxed);
+        Self {
+            shared,
+            index,
+            base: Some(base),
+            unknown,
+            last_sync,
+            ticked: long_ago(),
+            measured,
+            compacted: false,
+            unsynced: None,
+        }
+    }
+
+    /// Works until the store is closed; gives whether everything was written.
+    pub(super) fn run(mut self) -> bool {
+        loop {
+            let (mut group, stopping) = self.wait();
+            let idle = group.is_empty();
+            self.tick();
+            match self.base.clone() {
+                Some(base) => {
+                    let done = self.commit(&base, &mut group).and_then(|()| self.housekeep(&base, idle || stopping));
+                    if let Err(error) = done {
+                        self.fail(&error);
+                    }
+                }
+                None if stopping => self.reopen(),
+                None => {}
+            }
+            let waits = self.put_back(group);
+            if stopping && (!waits || self.base.is_none()) {
+                let synced = self.base.take().is_some_and(|base| base.sync().is_ok());
+                self.shared.base.lock().take();
+                return synced && !waits;
+            }
+        }
+    }
+
+    /// Waits for work, and until it stops growing: clients that wait for the acknowledgements just sent come back
+    /// together, and are to make one group, not two.
+    fn wait(&self) -> (VecDeque<Pending>, bool) {
+        let mut inbox = self.shared.inbox.lock();
+        let down = self.base.is_none();
+        let pause = self.pause();
+        if (inbox.batches.is_empty() || down) && !inbox.stopping && !pause.is_zero() {
+            inbox.sleeping = true;
+            self.shared.wake.wait_for(&mut inbox, pause);
+            inbox.sleeping = false;
+        }
+        if down {
+            return (VecDeque::new(), inbox.stopping);
+        }
+        let (patience, began) = (self.last_sync / 20, instant());
+        while !patience.is_zero() && !inbox.batches.is_empty() && began.elapsed() < patience {
+            let before = inbox.batches.len();
+            self.shared.wake.wait_for(&mut inbox, patience / 4);
+            if inbox.batches.len() == before {
+                break;
+            }
+        }
+        (inbox.take_group(), inbox.stopping)
+    }
+
+    fn pause(&self) -> Duration {
+        if self.base.is_some() && !self.index.ended.is_empty() {
+            return Duration::ZERO;
+        }
+        let until_tick = TICK.saturating_sub(self.ticked.elapsed());
+        match (self.shared.settings.sync, self.unsynced) {
+            (Sync::Interval(every), Some(since)) => until_tick.min(every.saturating_sub(since.elapsed())),
+            _ => until_tick,
+        }
+    }
+
+    /// Writes the group, durable batch by durable batch as far as sweeps need it. What is done leaves the group.
+    fn commit(&mut self, base: &Arc<Base>, group: &mut VecDeque<Pending>) -> Result<(), EngineError> {
+        while let Some(first) = group.front() {
+            if self.index.must_sweep(&first.records) {
+                while !self.sweep(base)? {}
+            }
+            let mut changes = Group::default();
+            let mut taken = 0;
+            for pending in group.iter() {
+                if taken > 0 && self.index.must_sweep(&pending.records) {
+                    break;
+                }
+                let past = if pending.lsn <= self.unknown { Past::Unknown(base) } else { Past::Unsaid };
+                for record in &pending.records {
+                    self.index.add(record, &mut changes, past)?;
+                }
+                taken += 1;
+            }
+            self.write(base, changes)?;
+            let (mut lsn, mut bytes) = (Lsn::default(), 0);
+            for pending in group.drain(..taken) {
+                (lsn, bytes) = (pending.lsn, bytes + pending.bytes);
+            }
+            // The folder is measured now and then; in between it is known to grow by no more than this.
+            self.measured += bytes;
+            if self.measured >= self.shared.settings.max_bytes {
+                self.ticked = long_ago();
+            }
+            self.shared.durable.store(lsn.0, Ordering::Release);
+            self.shared.release(bytes);
+            let listener = self.shared.listener.lock().clone();
+            if let Some(listener) = &listener {
+                listener.durable(lsn);
+            }
+            self.shared.committed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// One commit, as deep as the settings promise.
+    fn write(&mut self, base: &Base, changes: Group) -> Result<(), EngineError> {
+        self.shared.fail_point.check("commit")?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let always = self.shared.settings.sync == Sync::Always;
+        let began = instant();
+        let batch = changes.into_batch(base);
+        // A panic of the engine is a failure like any other: what it leaves behind is dropped with its handle.
+        let written = catch_unwind(AssertUnwindSafe(|| batch.commit(if always { Depth::Disk } else { Depth::System })));
+        written.unwrap_or_else(|_| Err(EngineError::panicked()))?;
+        self.shared.fail_point.check("committed")?;
+        if always {
+            self.last_sync = began.elapsed();
+        } else {
+            self.unsynced.get_or_insert(began);
+        }
+        Ok(())
+    }
+
+    /// What is done beside the groups: syncs in time, the rest of ended sessions, space.
+    fn housekeep(&mut self, base: &Arc<Base>, idle: bool) -> Result<(), EngineError> {
+        if let (Sync::Interval(every), Some(since)) = (self.shared.settings.sync, self.unsynced)
+            && since.elapsed() >= every
+        {
+            base.sync()?;
+            self.unsynced = None;
+        }
+        if !self.index.ended.is_empty() {
+            self.sweep(base)?;
+        }
+        if idle && self.index.removed >= COMPACT_AFTER {
+            self.index.removed = 0;
+            self.shared.compact(base);
+        }
+        Ok(())
+    }
+
+    /// Removes some of what ended sessions left; `true` when nothing is left.
+    fn sweep(&mut self, base: &Base) -> Result<bool, EngineError> {
+        let changes = self.index.sweep(base);
+        let done = self.index.ended.is_empty();
+        if !changes.is_empty() {
+            changes.into_batch(base).commit(Depth::System)?;
+        }
+        Ok(done)
+    }
+
+    /// What was taken and not written goes to the front again. Gives whether anything waits.
+    fn put_back(&self, mut group: VecDeque<Pending>) -> bool {
+        let mut inbox = self.shared.inbox.lock();
+        if !group.is_empty() {
+            group.append(&mut inbox.batches);
+            inbox.batches = group;
+        }
+        !inbox.batches.is_empty()
+    }
+
+    /// The disk refused. From here on nothing is accepted; what was goes on waiting.
+    fn fail(&mut self, error: &EngineError) {
+        tracing::error!(%error, folder = %self.shared.folder.path().display(), "the store cannot write; nothing of QoS 1 or 2 is acknowledged until it can");
+        self.base = None;
+        self.shared.base.lock().take();
+        self.unsynced = None;
+        let mut inbox = self.shared.inbox.lock();
+        inbox.refuses = Some(Trouble::Failing(error.to_string()));
+        // Everything given out so far may be on disk or not.
+        self.unknown = Lsn(inbox.last);
+        drop(inbox);
+        // If it was for want of space, acknowledgements and deletes go on with this.
+        self.shared.folder.release_reserve();
+        self.ticked = long_ago();
+    }
+
+    fn tick(&mut self) {
+        if self.ticked.elapsed() < TICK {
+            return;
+        }
+        self.ticked = instant();
+        if self.base.is_none() {
+            self.reopen();
+        }
+        let size = self.shared.folder.size();
+        self.measured = size;
+        self.shared.size.store(size, Ordering::Relaxed);
+        if self.base.is_some() {
+            self.look_for_space(size);
+        }
+    }
+
+    /// Refuses while there is no space, accepts again when there is.
+    fn look_for_space(&mut self, size: u64) {
+        let limit = self.shared.settings.max_bytes;
+        let full = size >= limit || !self.shared.folder.restore_reserve();
+        match &self.base {
+            // What was removed still takes space.
+            Some(base) if full && self.index.removed > 0 => {
+                self.index.removed = 0;
+                self.compacted = true;
+                self.shared.compact(base);
+            }
+            Some(_) if full && self.compacted && !self.shared.compacting.load(Ordering::Acquire) => {
+                self.compacted = false;
+                self.empty_journals();
+            }
+            _ => {}
+        }
+        let mut inbox = self.shared.inbox.lock();
+        let waits = inbox.batches.iter().any(|batch| batch.lsn <= self.unknown);
+        match (full, &inbox.refuses) {
+            (true, None | Some(Trouble::Failing(_))) => {
+                tracing::error!(
+                    size,
+                    limit,
+                    "the disk or the data folder is full; messages that must be kept are refused until there is space"
+                );
+                inbox.refuses = Some(Trouble::Full);
+            }
+            (false, Some(_)) if !waits => {
+                inbox.refuses = None;
+                drop(inbox);
+                tracing::info!("the store writes again");
+                if let Some(listener) = self.shared.listener.lock().clone() {
+                    listener.available();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// When nothing else gives space: journals whose content is in tables.
+    fn empty_journals(&mut self) {
+        self.shared.base.lock().take();
+        let Some(base) = self.base.take() else { return };
+        // Whoever reads from it is done soon; the next look finds it free.
+        let emptied = match Arc::try_unwrap(base) {
+            Ok(base) => {
+                let written_out = base.write_out();
+                drop(base);
+                written_out.is_ok_and(|done| done) && journal::empty_all(&self.shared.folder.database()).is_ok()
+            }
+            Err(base) => {
+                self.compacted = true;
+                *self.shared.base.lock() = Some(base.clone());
+                self.base = Some(base);
+                return;
+            }
+        };
+        tracing::info!(emptied, "journals given back");
+        self.reopen();
+    }
+
+    /// A new handle, and what the database holds counted anew.
+    fn reopen(&mut self) {
+        let opened = self.shared.fail_point.check("open").and_then(|()| Base::open(&self.shared.folder.database()));
+        match opened.and_then(|base| Ok((recover::count(&base)?, base))) {
+            Ok((index, base)) => {
+                self.index = index;
+                let base = Arc::new(base);
+                *self.shared.base.lock() = Some(base.clone());
+                self.base = Some(base);
+                tracing::info!("the store is open again");
+            }
+            Err(error) => tracing::warn!(%error, "the store cannot be opened again yet"),
+        }
+    }
+}
+
+impl Inbox {
+    /// The next group: whole batches, within the bounds as far as one batch is.
+    fn take_group(&mut self) -> VecDeque<Pending> {
+        let (mut records, mut bytes) = (0, 0);
+        let fits = |pending: &&Pending| {
+            let first = records == 0;
+            records += pending.records.len();
+            bytes += pending.bytes;
+            first || (records <= GROUP_RECORDS && bytes <= GROUP_BYTES)
+        };
+        let count = self.batches.iter().take_while(fits).count();
+        self.batches.drain(..count).collect()
+    }
+}
+
+/// Due at once.
+fn long_ago() -> Instant {
+    let now = instant();
+    now.checked_sub(TICK).unwrap_or(now)
+}
+
+/// What a record weighs against the ingress budget.
+pub(super) fn weight(record: &Record) -> u64 {
+    const SMALL: u64 = 64;
+    match record {
+        Record::Stored { message, places, .. } => SMALL * (1 + places.len() as u64) + message.cost() as u64,
+        Record::Will(_, Some(will)) => SMALL + will.payload.len() as u64,
+        Record::Kept { document: Some(document), .. } => SMALL + document.len() as u64,
+        _ => SMALL,
+    }
+}
