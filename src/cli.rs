@@ -18,7 +18,7 @@ pub(crate) enum Command {
     /// Start the server in the foreground (the default)
     Run(RunArgs),
     /// Validate the configuration and print it as it would run, secrets masked
-    Check(RunArgs),
+    Check(CheckArgs),
     /// Publish to any MQTT or MQTT-SN broker, or over REST
     Pub(PubArgs),
     /// Subscribe and print what comes
@@ -27,6 +27,15 @@ pub(crate) enum Command {
     Passwd(PasswdArgs),
     /// Load generator against any MQTT broker
     Bench(Box<waystation_lab::bench::Args>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Look the data folder through as well, without changing it
+    #[arg(long)]
+    pub(crate) data: bool,
 }
 
 #[derive(Debug, Args)]

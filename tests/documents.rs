@@ -43,6 +43,26 @@ fn the_page_on_webhooks_says_what_happens() {
     app.says("house/kitchen/alarm: smoke");
 }
 
+#[test]
+fn every_test_that_a_promise_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/promises.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && line.contains(".rs`"));
+    let mut named = 0;
+    for row in rows {
+        let mut file = String::new();
+        for code in row.split('`').skip(1).step_by(2) {
+            if code.ends_with(".rs") {
+                file = std::fs::read_to_string(root.join(code)).unwrap_or_else(|error| panic!("{code}: {error}"));
+            } else if !file.is_empty() {
+                assert!(file.contains(&format!("fn {code}(")), "there is no test {code}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 15, "only {named} tests are named");
+}
+
 /// Runs a page's commands, with the addresses that it names replaced.
 fn follow(page: &str, server: &Server, addresses: &[(&str, &str)]) {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();

@@ -19,6 +19,7 @@ mod mqtt_clients;
 mod openapi;
 mod overload;
 mod ready;
+mod restart;
 mod rights;
 mod roads;
 mod sessions;

@@ -11,6 +11,8 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
         Err(error) => return super::fail(super::BAD_CONFIG, error),
     };
     config.log.install();
+    // What clients say and keep is nobody else's business: files are made for their owner alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     // Each connection is a descriptor; the usual 1,024 would be the first limit to be met.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");

@@ -28,7 +28,7 @@ pub(crate) struct Server {
     ready_line: String,
     log: Arc<Mutex<String>>,
     /// Its working directory.
-    dir: TempDir,
+    dir: Option<TempDir>,
 }
 
 /// A program that has ended.
@@ -61,6 +61,15 @@ impl Server {
         if !config.is_empty() {
             write_config(dir.path(), config);
         }
+        Self::launch(dir, arguments, environment)
+    }
+
+    /// Starts where another server was: with its configuration file and its data folder.
+    pub(crate) fn start_in(dir: TempDir, arguments: &[&str]) -> Result<Self, Ended> {
+        Self::launch(dir, arguments, &[])
+    }
+
+    fn launch(dir: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self, Ended> {
         let mut child = waystation(dir.path())
             .args(ON_FREE_PORTS)
             .args(arguments)
@@ -84,7 +93,7 @@ impl Server {
                 (name.to_owned(), address.parse().expect("an address"))
             })
             .collect();
-        Ok(Self { child, listening, ready_line, log, dir })
+        Ok(Self { child, listening, ready_line, log, dir: Some(dir) })
     }
 
     /// Where a listener is, by its name in the ready line.
@@ -109,7 +118,7 @@ impl Server {
 
     /// Its working directory, where `config/waystation.toml` is.
     pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
+        self.dir.as_ref().expect("it is given away only at the end").path()
     }
 
     /// The memory it has at the moment.
@@ -135,6 +144,20 @@ impl Server {
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait(PATIENCE)
+    }
+
+    /// `SIGTERM`, how it ended, and its working directory.
+    pub(crate) fn stop_and_keep(mut self) -> (ExitStatus, TempDir) {
+        self.signal("TERM");
+        let status = self.wait(PATIENCE);
+        (status, self.dir.take().expect("it is given away only here"))
+    }
+
+    /// `SIGKILL`; gives its working directory as it is then.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.dir.take().expect("it is given away only here")
     }
 
     /// Waits for its end.

@@ -8,12 +8,14 @@
 mod base;
 mod codec;
 mod commit;
+mod examine;
 mod folder;
 mod group;
 mod journal;
 mod keys;
 mod recover;
 
+pub use examine::{Examined, examine};
 pub use journal::{Flaw, FlawKind};
 
 use super::{Health, Listener, Promise, Record, Store, StoreUnavailable, Trouble};

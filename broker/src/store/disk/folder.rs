@@ -135,7 +135,7 @@ impl Folder {
 }
 
 /// Takes the lock of a folder, or says who may have it.
-fn lock(folder: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join("lock");
     let failed = |error| OpenError::Io { what: path.clone(), error };
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
@@ -158,7 +158,7 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
-fn size_of(folder: &Path) -> u64 {
+pub(super) fn size_of(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
         Ok(about) if about.is_dir() => size_of(&entry.path()),

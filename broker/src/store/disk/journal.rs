@@ -133,16 +133,21 @@ impl Journal {
     /// Writes the journal anew with what is whole, so that a crash meanwhile leaves the one or the other.
     pub(super) fn mend(&self) -> io::Result<()> {
         let mended = self.path.with_extension("mended");
-        let mut file = File::create(&mended)?;
-        for run in &self.good {
-            file.write_all(&self.bytes[run.clone()])?;
-        }
-        file.sync_all()?;
+        self.mend_into(&mended)?;
         std::fs::rename(&mended, &self.path)?;
         if let Some(folder) = self.path.parent() {
             OpenOptions::new().read(true).open(folder)?.sync_all()?;
         }
         Ok(())
+    }
+
+    /// Writes what is whole to another place.
+    pub(super) fn mend_into(&self, place: &Path) -> io::Result<()> {
+        let mut file = File::create(place)?;
+        for run in &self.good {
+            file.write_all(&self.bytes[run.clone()])?;
+        }
+        file.sync_all()
     }
 
     /// Shows the items of all whole batches, in order.
