@@ -230,6 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
         self.poll_read(cx, now);
         let State::Up(connection) = &mut self.state else { return };
+        let deaf = !connection.listens(now, self.out.len() - self.written);
         let mut settled = false;
         for _ in 0..MOST_EVENTS {
             let unwritten = self.out.len() - self.written;
@@ -243,7 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 break;
             }
         }
-        if !settled {
+        // What was not read before, because an acknowledgement waited for the store, is read now that it has gone out.
+        let hears_again = deaf && connection.listens(now, self.out.len() - self.written);
+        if !settled || hears_again {
             cx.waker().wake_by_ref();
         }
         connection.handle_timeout(now);
