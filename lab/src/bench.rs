@@ -12,6 +12,7 @@ mod clients;
 mod conn;
 mod engine;
 mod flows;
+mod http;
 mod idle;
 mod pacer;
 mod process;
@@ -24,7 +25,7 @@ mod wire;
 
 use std::process::ExitCode;
 
-pub use args::{Args, Common, Fleet, Mqtt, Scenario};
+pub use args::{Args, Common, Fleet, Mqtt, Scenario, Wait};
 pub use report::{Latency, Report};
 
 /// Runs one scenario, prints its report to stdout, and says by the exit code whether every message arrived that had to
@@ -33,6 +34,9 @@ pub use report::{Latency, Report};
 /// # Errors
 /// The broker cannot be reached, refuses a client, or answers with something that is not MQTT; `--pid` is not there.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if matches!(args.scenario, Scenario::Floor) {
+        return http::floor();
+    }
     let report = measure(args)?;
     report.print(args.common.json)?;
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -54,6 +58,11 @@ pub fn measure(args: &Args) -> anyhow::Result<Report> {
         Scenario::Idle { connections } => idle::run(common, *connections),
         Scenario::Retained { count } => retained::run(common, *count),
         Scenario::Churn { concurrency } => churn::run(common, *concurrency),
+        Scenario::Http { connections, bulk: false } => http::single(common, *connections),
+        Scenario::Http { connections, bulk: true } => http::bulk(common, *connections),
+        Scenario::Handover { http, rate } => http::handover(common, http, *rate),
+        Scenario::Held { connections, on } => http::held(common, *connections, *on),
+        Scenario::Floor => anyhow::bail!("the floor is something to measure, and measures nothing"),
         Scenario::Boards(fleet) => boards::run(common, fleet),
     }
 }

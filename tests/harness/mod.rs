@@ -121,9 +121,14 @@ impl Server {
         self.dir.as_ref().expect("it is given away only at the end").path()
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The memory it has at the moment.
     pub(crate) fn resident_bytes(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process has memory");
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-/// Load generator against any MQTT broker, and any MQTT-SN gateway
+/// Load generator against any MQTT broker, any MQTT-SN gateway, and Waystation's HTTP
 ///
 /// Every message carries its publisher, a sequence number and the time it was sent; loss, duplicates and latency are
 /// counted, not estimated. At most a window of messages is under way at a time, so that no broker is driven into
@@ -87,8 +87,49 @@ pub enum Scenario {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
         concurrency: u32,
     },
+    /// Publishes over HTTP (--url http://HOST:PORT); an answer counts as a delivery
+    Http {
+        /// Connections with one request under way each
+        #[arg(long, default_value_t = 50, value_parser = at_least_one())]
+        connections: u32,
+        /// One request a connection, with an NDJSON line a message
+        #[arg(long)]
+        bulk: bool,
+    },
+    /// From a publish by MQTT to the body at a reader that waits over HTTP, and to an MQTT subscriber beside it
+    Handover {
+        /// The same server's HTTP, http://HOST:PORT
+        #[arg(long, value_name = "URL")]
+        http: String,
+        /// Messages a second
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        rate: u32,
+    },
+    /// Readers over HTTP that wait for what does not come: the server's memory for each (needs --pid)
+    Held {
+        /// Connections (raise `ulimit -n` on both sides, and the server's `max_connections`)
+        #[arg(long, default_value_t = 10_000, value_parser = at_least_one())]
+        connections: u32,
+        /// What they wait for
+        #[arg(long, value_enum, default_value = "state")]
+        on: Wait,
+    },
+    /// A bare HTTP handler that only reads the body: the floor to measure `http` against
+    #[command(hide = true)]
+    Floor,
     /// A fleet of MQTT-SN boards that publish flat out, one message under way each (--url mqttsn://HOST:PORT, -q 1 or 2)
     Boards(Fleet),
+}
+
+/// What readers over HTTP wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    /// A topic's state, none of which there is
+    State,
+    /// Messages of a session
+    Session,
+    /// A stream of server-sent events
+    Stream,
 }
 
 /// A fleet of MQTT-SN boards, and the air between them and the gateway.
@@ -123,7 +164,8 @@ pub struct Fleet {
 /// What all scenarios share.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
-    /// The broker, mqtt://HOST:PORT; for `boards` the gateway, mqttsn://HOST:PORT
+    /// The broker, mqtt://HOST:PORT; for `boards` the gateway, mqttsn://HOST:PORT; for `http` and `held`
+    /// http://HOST:PORT
     #[arg(long, global = true, default_value = "mqtt://127.0.0.1:1883", value_name = "URL")]
     pub url: String,
     /// Protocol version

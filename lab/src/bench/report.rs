@@ -59,6 +59,9 @@ pub struct Report {
     /// Time from send to receipt. Under full load it is mostly the window's length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+    /// Hand-over: the same messages' time to an MQTT subscriber.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtt_latency: Option<Latency>,
     /// The broker's CPU time in the measured interval, a delivery, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker_cpu_us: Option<f64>,
@@ -148,12 +151,16 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        let road = if self.url.starts_with("mqttsn:") { "MQTT-SN" } else { "MQTT" };
+        let road = match self.url.split_once(':') {
+            Some(("mqttsn", _)) => format!("MQTT-SN {}", self.mqtt),
+            Some(("http", _)) => "HTTP/1.1".to_owned(),
+            _ => format!("MQTT {}", self.mqtt),
+        };
         let mut line = |name: &str, value: String| {
             // Writing to a String does not fail.
             let _ = writeln!(text, "{name:<22}{value}");
         };
-        line("scenario", format!("{}, {} {}, QoS {}, {} bytes", self.scenario, road, self.mqtt, self.qos, self.size));
+        line("scenario", format!("{}, {road}, QoS {}, {} bytes", self.scenario, self.qos, self.size));
         line("connections", format!("{} publishing, {} subscribing", self.publishers, self.subscribers));
         if self.expected > 0 {
             line("sent", format!("{} ({:.0}/s)", self.sent, self.sent_per_second));
@@ -181,9 +188,10 @@ impl Report {
         if let Some(rate) = self.set_per_second {
             line("set", format!("{rate:.0} retained/s"));
         }
-        if let Some(latency) = self.latency {
-            let Latency { p50, p90, p99, p999, max, .. } = latency;
-            line("latency", format!("p50 {p50:.0} p90 {p90:.0} p99 {p99:.0} p99.9 {p999:.0} max {max:.0} µs"));
+        for (name, latency) in [("latency", self.latency), ("latency, MQTT", self.mqtt_latency)] {
+            if let Some(Latency { p50, p90, p99, p999, max, .. }) = latency {
+                line(name, format!("p50 {p50:.0} p90 {p90:.0} p99 {p99:.0} p99.9 {p999:.0} max {max:.0} µs"));
+            }
         }
         for (name, cost) in [
             ("broker CPU", self.broker_cpu_us),
@@ -191,7 +199,7 @@ impl Report {
             ("generator CPU", self.generator_cpu_us),
         ] {
             if let Some(cost) = cost {
-                let each = if self.scenario == "idle" { "connection" } else { "message" };
+                let each = if matches!(self.scenario.as_str(), "idle" | "held") { "connection" } else { "message" };
                 line(name, format!("{cost:.3} µs a {each}"));
             }
         }

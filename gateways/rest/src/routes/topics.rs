@@ -185,7 +185,7 @@ pub(crate) async fn read(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    state_of(&app, &who, &topic, &method, query, &headers).await
+    state_of(&app, &who, &topic, &method, query, headers).await
 }
 
 /// `GET /v1/topics`: a list, or with `?topic=T` that topic's state.
@@ -204,7 +204,7 @@ pub(crate) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Some(topic) = query.text("topic")? else { return listed(&app, &who, query, &headers) };
-    state_of(&app, &who, &Topic::parse(&topic)?, &method, query, &headers).await
+    state_of(&app, &who, &Topic::parse(&topic)?, &method, query, headers).await
 }
 
 /// The state, at once or when it changes.
@@ -214,11 +214,13 @@ async fn state_of(
     topic: &Topic,
     method: &Method,
     mut query: Query,
-    headers: &HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let wait = Wait::read(app, method, headers, &mut query)?;
+    let wait = Wait::read(app, method, &headers, &mut query)?;
     query.finish()?;
-    let known = Tags::read(headers, &header::IF_NONE_MATCH)?;
+    let known = Tags::read(&headers, &header::IF_NONE_MATCH)?;
+    // They keep the buffer they were read into: a read that is held lets it go.
+    drop(headers);
     let mut answer = match answer(app, who, topic, known.as_ref())? {
         Answer::NotYet(unchanged) if wait.is_wanted() => held(app, who, topic, known.as_ref(), wait, unchanged).await?,
         answer => answer.into_response(),

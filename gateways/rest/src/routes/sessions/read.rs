@@ -80,6 +80,8 @@ pub(crate) async fn messages(
     let takeover = query.flag("takeover")?.unwrap_or(false);
     let wait = Wait::read(&app, &method, &headers, &mut query)?;
     query.finish()?;
+    // They keep the buffer they were read into: a read that is held lets it go.
+    drop(headers);
     if method == Method::HEAD {
         return head(&app, &who, &id);
     }
