@@ -161,8 +161,8 @@ pub(crate) struct Published {
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) matched: u32,
-    /// It was published before, and this is the answer of then.
-    #[serde(rename = "idempotency_replayed", skip_serializing_if = "std::ops::Not::not")]
+    /// It was published before, and this is the answer of then, which is why it is no part of it.
+    #[serde(skip)]
     pub(crate) replayed: bool,
 }
 
@@ -176,6 +176,9 @@ pub(crate) enum Entry {
         status: u16,
         #[serde(flatten)]
         published: Published,
+        /// It was published before; of a single message a header says so.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        idempotency_replayed: bool,
     },
     /// It was not.
     Failed(Details),
@@ -184,7 +187,7 @@ pub(crate) enum Entry {
 impl From<Result<Published, Problem>> for Entry {
     fn from(result: Result<Published, Problem>) -> Self {
         match result {
-            Ok(published) => Self::Done { status: 200, published },
+            Ok(published) => Self::Done { status: 200, idempotency_replayed: published.replayed, published },
             Err(problem) => Self::Failed(problem.details()),
         }
     }

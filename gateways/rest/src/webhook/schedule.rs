@@ -199,7 +199,7 @@ mod tests {
             let mut now = START;
             let end = START.after(Duration::from_secs(seconds));
             let mut over = false;
-            for wish in wishes.iter().cycle().take(5_000) {
+            for wish in wishes.iter().cycle().take(20_000) {
                 let attempt = schedule.begin();
                 prop_assert!(max_attempts.is_none_or(|most| attempt <= most));
                 let wish = wish.map(Duration::from_secs);
