@@ -9,6 +9,7 @@ pub(crate) fn text(broker: &Broker, host: &dyn Host) -> prometheus::Result<Vec<u
     let scrape = Scrape(Registry::new());
     scrape.messages(broker)?;
     scrape.clients(broker)?;
+    scrape.store(broker)?;
     scrape.gateways(broker)?;
     scrape.bridges(host)?;
     let mut out = Vec::new();
@@ -40,6 +41,13 @@ impl Scrape {
         self.gauge("sessions_away", "Sessions whose client is away", broker.disconnected() as u64)?;
         let expired = broker.metrics().expired_sessions();
         self.counter("sessions_expired_total", "Sessions that ended because their client stayed away", expired)
+    }
+
+    fn store(&self, broker: &Broker) -> prometheus::Result<()> {
+        let store = broker.durability();
+        self.gauge("store_bytes", "Bytes on disk", store.bytes)?;
+        self.gauge("store_accepts", "Whether what must be kept is accepted", store.trouble.is_none().into())?;
+        self.counter("store_damaged_total", "Records that were found damaged", store.damaged)
     }
 
     fn gateways(&self, broker: &Broker) -> prometheus::Result<()> {

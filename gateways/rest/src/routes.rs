@@ -19,6 +19,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tower_http::compression::CompressionLayer;
+use waystation_broker::store::Promise;
 
 /// All routes.
 pub(crate) fn all() -> Router<App> {
@@ -64,14 +65,21 @@ fn lists() -> Router<App> {
         .route_layer(CompressionLayer::new())
 }
 
-/// Whether the process answers.
+/// Whether the process answers, what an acknowledged message outlives, and what keeps the server from promising it.
 #[utoipa::path(
     get, path = "/healthz", tag = "open",
     responses((status = 200, description = "It does", body = serde_json::Value), Problem)
 )]
-pub(crate) async fn healthy(query: Query) -> Result<Json<Value>, Problem> {
+pub(crate) async fn healthy(State(app): State<App>, query: Query) -> Result<Json<Value>, Problem> {
     query.finish()?;
-    Ok(Json(json!({ "status": "ok" })))
+    let store = app.broker.durability();
+    let survives = match store.promise {
+        Promise::Connection => "nothing",
+        Promise::Process => "kill",
+        Promise::Power => "power loss",
+    };
+    let trouble = store.trouble.map(|trouble| trouble.to_string());
+    Ok(Json(json!({ "status": "ok", "survives": survives, "trouble": trouble })))
 }
 
 /// Whether it takes clients.

@@ -70,6 +70,12 @@ async fn a_webhook_that_cannot_be_written_down_is_not_made() {
     store.set_down(true);
     let hook = json!({"url": nowhere(), "filters": ["a"]}).to_string();
     problem(server.put("/v1/webhooks/app", &hook).await, 507, "store-full").await;
+    let health = json(server.get("/healthz").await).await;
+    assert_eq!(
+        (&health["survives"], &health["trouble"]),
+        (&"power loss".into(), &"the disk or the data folder is full".into())
+    );
+    assert!(server.get("/metrics").await.text().await.unwrap().contains("\nwaystation_store_accepts 0\n"));
     assert!(names(&server).await.is_empty());
     store.set_down(false);
     assert_eq!(server.put("/v1/webhooks/app", &hook).await.status(), 201);
