@@ -2,16 +2,17 @@
 
 use crate::{
     counted::Counted,
+    front::{self, Routes},
     state::{App, Connection},
 };
-use axum::{Router, extract::Request};
+use axum::body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
-    service::TowerToHyperService,
 };
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -52,35 +53,34 @@ pub(crate) struct Way {
 }
 
 /// Serves a client until it goes, or the gateway drains.
-pub(crate) async fn serve(stream: std::net::TcpStream, way: Way, app: App, router: Router) {
+pub(crate) async fn serve(stream: std::net::TcpStream, way: Way, app: App, routes: Routes) {
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "connection could not be registered"),
     };
     let mut connection = Connection { peer: way.peer, local: way.local, encrypted: false, certified: false };
-    let Some(tls) = way.tls else { return speak(stream, connection, app, router).await };
+    let Some(tls) = way.tls else { return speak(stream, connection, app, routes).await };
     match tls.accept(stream, Instant::now() + HEAD_TIMEOUT).await {
         Ok(accepted) => {
             connection.encrypted = true;
             connection.certified = accepted.stream.get_ref().1.peer_certificates().is_some();
-            Box::pin(speak(accepted.stream, connection, app, router)).await;
+            Box::pin(speak(accepted.stream, connection, app, routes)).await;
         }
         Err(error) => tracing::debug!(peer = %way.peer, %error, "no TLS handshake"),
     }
 }
 
-async fn speak<S>(stream: S, connection: Connection, app: App, router: Router)
+async fn speak<S>(stream: S, connection: Connection, app: App, routes: Routes)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let router = TowerToHyperService::new(router);
     let asked = Arc::new(AtomicBool::new(false));
     let service = {
-        let asked = Arc::clone(&asked);
-        service_fn(move |mut request: Request<Incoming>| {
+        let (asked, app) = (Arc::clone(&asked), app.clone());
+        service_fn(move |request: hyper::Request<Incoming>| {
             asked.store(true, Relaxed);
-            request.extensions_mut().insert(connection);
-            hyper::service::Service::call(&router, request)
+            let (app, routes) = (app.clone(), routes.clone());
+            async move { Ok::<_, Infallible>(front::door(&app, &routes, connection, request.map(Body::new)).await) }
         })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());

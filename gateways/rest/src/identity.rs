@@ -22,6 +22,21 @@ pub(crate) struct Who {
 }
 
 impl Who {
+    /// Whoever sent a request with these headers. Without a connection (a test of the routes alone) it is the server.
+    pub(crate) async fn ask(app: &App, connection: Option<Connection>, headers: &HeaderMap) -> Result<Self, Problem> {
+        let proxied = headers.contains_key(header::FORWARDED) || headers.contains_key("x-forwarded-for");
+        let peer = connection.map_or(Peer::INTERNAL, |connection| connection.peer(proxied));
+        let credentials = credentials(headers)?;
+        let principal = app.broker.authenticate(&credentials, peer).await.map_err(|refusal| match refusal {
+            Refusal::BadCredentials | Refusal::NotAuthorized => match credentials {
+                Credentials::Anonymous => Problem::Unauthenticated("this server asks who you are".into()),
+                _ => Problem::Unauthenticated(refusal.to_string()),
+            },
+            other => other.into(),
+        })?;
+        Ok(Self { principal, peer })
+    }
+
     /// Whether operators' calls are open.
     pub(crate) fn may_admin(&self, broker: &Broker) -> bool {
         broker.may_admin(&self.principal, self.peer)
@@ -42,18 +57,7 @@ impl FromRequestParts<App> for Who {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let connection = parts.extensions.get::<Connection>().copied();
-        let proxied = parts.headers.contains_key(header::FORWARDED) || parts.headers.contains_key("x-forwarded-for");
-        let peer = connection.map_or(Peer::INTERNAL, |connection| connection.peer(proxied));
-        let credentials = credentials(&parts.headers)?;
-        let principal = app.broker.authenticate(&credentials, peer).await.map_err(|refusal| match refusal {
-            Refusal::BadCredentials | Refusal::NotAuthorized => match credentials {
-                Credentials::Anonymous => Problem::Unauthenticated("this server asks who you are".into()),
-                _ => Problem::Unauthenticated(refusal.to_string()),
-            },
-            other => other.into(),
-        })?;
-        Ok(Self { principal, peer })
+        Self::ask(app, parts.extensions.get::<Connection>().copied(), &parts.headers).await
     }
 }
 

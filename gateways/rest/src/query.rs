@@ -85,13 +85,21 @@ impl<S: Sync> FromRequestParts<S> for Query {
 #[derive(Debug)]
 pub(crate) struct TopicPath(pub(crate) Topic);
 
+impl TopicPath {
+    /// Where topics as resources begin.
+    pub(crate) const UNDER_TOPICS: &str = "/v1/topics/";
+
+    pub(crate) fn of(path: &str) -> Result<Self, Problem> {
+        let rest = path.strip_prefix(Self::UNDER_TOPICS).or_else(|| path.strip_prefix("/v1/request/"));
+        Ok(Self(Topic::parse(&decode(rest.unwrap_or_default())?)?))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for TopicPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let path = parts.uri.path();
-        let rest = path.strip_prefix("/v1/topics/").or_else(|| path.strip_prefix("/v1/request/")).unwrap_or_default();
-        Ok(Self(Topic::parse(&decode(rest)?)?))
+        Self::of(parts.uri.path())
     }
 }
 

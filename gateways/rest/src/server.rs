@@ -3,10 +3,10 @@
 use crate::{
     config::Config,
     connection::{self, Way},
-    front, routes,
+    front::Routes,
+    routes,
     state::App,
 };
-use axum::{Router, middleware};
 use std::{net::SocketAddr, pin::pin, sync::Arc};
 use tokio::{sync::Semaphore, task::JoinSet};
 use waystation_kit::{
@@ -68,13 +68,13 @@ impl Gateway for Rest {
 
     async fn serve(self, mut control: Control<Config>) -> Result<(), ServeError> {
         let Self { app, config, name, doors, tls } = self;
-        let router = router(app.clone());
+        let routes = Routes::new(routes::all().with_state(app.clone()));
         let most = usize::try_from(app.broker.limits().max_connections).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let mut acceptors = JoinSet::new();
         for Door { listener, tls } in doors {
             let acceptor = listener.acceptor()?;
-            acceptors.spawn(accept(acceptor, tls, app.clone(), router.clone(), Arc::clone(&places)));
+            acceptors.spawn(accept(acceptor, tls, app.clone(), routes.clone(), Arc::clone(&places)));
         }
         app.webhooks.start(&app);
         let deadline = loop {
@@ -104,12 +104,7 @@ impl Gateway for Rest {
     }
 }
 
-/// All routes, behind the door.
-fn router(app: App) -> Router {
-    routes::all().layer(middleware::from_fn_with_state(app.clone(), front::door)).with_state(app)
-}
-
-async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, router: Router, places: Arc<Semaphore>) {
+async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, routes: Routes, places: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
     let mut drained = pin!(app.drained());
     loop {
@@ -121,9 +116,9 @@ async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, router:
                 // At `limits.max_connections` a newcomer is turned away, as on the other roads.
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                 let way = Way { peer, local: acceptor.address(), tls: tls.clone() };
-                let (app, router) = (app.clone(), router.clone());
+                let (app, routes) = (app.clone(), routes.clone());
                 connections.spawn(async move {
-                    connection::serve(stream, way, app, router).await;
+                    connection::serve(stream, way, app, routes).await;
                     drop(place);
                 });
             }

@@ -11,7 +11,7 @@ use crate::{
     query::{Query, TopicPath},
     readers::Held,
     routes::stream::unnamed,
-    state::App,
+    state::{App, Connection},
     wait::{Wait, Woken},
     wire::{self, Kept, Published, Reader},
 };
@@ -47,14 +47,17 @@ const SWEEP: Budget = Budget { messages: 256, bytes: 1 << 20 };
         ("user.NAME" = Option<Vec<String>>, Query, description = "MQTT 5 user property NAME; any name, any number"), ("Idempotency-Key" = Option<String>, Header, description = "A repeat within ten minutes is answered as this one")),
     responses((status = 200, description = "Published", body = Published), Problem)
 )]
-pub(crate) async fn publish(
-    State(app): State<App>,
-    who: Who,
-    TopicPath(topic): TopicPath,
-    query: Query,
-    request: Request,
-) -> Result<Response, Problem> {
-    put_in(&app, &who, topic, query, request).await
+pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let connection = request.extensions().get::<Connection>().copied();
+    post(&app, connection, request).await
+}
+
+/// The same without a router: nothing is looked up or boxed that this call does not need.
+pub(crate) async fn post(app: &App, connection: Option<Connection>, request: Request) -> Result<Response, Problem> {
+    let who = Who::ask(app, connection, request.headers()).await?;
+    let TopicPath(topic) = TopicPath::of(request.uri().path())?;
+    let query = Query::parse(request.uri().query())?;
+    put_in(app, &who, topic, query, request).await
 }
 
 /// `PUT /v1/topics/{topic}`
