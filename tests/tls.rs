@@ -177,3 +177,17 @@ fn a_plain_client_on_the_encrypted_port_gets_nothing() {
     // A TLS alert, or nothing: never a CONNACK.
     assert!(!answer.starts_with(&[0x20]), "{answer:02x?}");
 }
+
+#[test]
+fn every_message_of_a_benchmark_arrives_over_tls() {
+    let authority = Authority::new();
+    let server = Server::start_with(&table(&authority, ""), &[]);
+    let url = format!("mqtts://{}", server.address("mqtt_tls"));
+    let dir = tempfile::tempdir().unwrap();
+    for (scenario, size) in [("pairs", "16"), ("fan-in", "20000")] {
+        let arguments = ["bench", scenario, "-q1", "--messages", "600", "--size", size];
+        let connection = ["--url", &url, "--ca", &authority.name("ca.pem")];
+        let ended = run_in(dir.path(), &[&arguments[..], &connection].concat(), &[]);
+        assert_eq!(ended.code, Some(0), "{scenario}: {}{}", ended.stdout, ended.stderr);
+    }
+}

@@ -19,6 +19,7 @@ mod process;
 mod progress;
 mod report;
 mod retained;
+mod stream;
 mod tally;
 mod template;
 mod wire;

@@ -164,7 +164,7 @@ pub struct Fleet {
 /// What all scenarios share.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
-    /// The broker, mqtt://HOST:PORT; for `boards` the gateway, mqttsn://HOST:PORT; for `http` and `held`
+    /// The broker, mqtt://HOST:PORT or mqtts://HOST:PORT; for `boards` the gateway, mqttsn://HOST:PORT; for `http` and `held`
     /// http://HOST:PORT
     #[arg(long, global = true, default_value = "mqtt://127.0.0.1:1883", value_name = "URL")]
     pub url: String,
@@ -210,6 +210,9 @@ pub struct Common {
     /// Password
     #[arg(long, short = 'P', global = true, requires = "user")]
     pub password: Option<String>,
+    /// For mqtts://, the authority that signed the broker's certificate (PEM)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<String>,
     /// Print the report as one JSON object
     #[arg(long, global = true)]
     pub json: bool,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::args::{Common, Mqtt};
+use super::stream::{Stream, Tls};
 use super::wire::{self, Frame};
 
 /// Connections that shake hands at the same time; within every broker's listen backlog.
@@ -23,6 +24,7 @@ pub(super) struct Broker {
     mqtt: Mqtt,
     qos: u8,
     login: Option<(String, String)>,
+    tls: Option<Tls>,
     /// Tells this run's client ids and topics from another's.
     run: String,
 }
@@ -30,7 +32,7 @@ pub(super) struct Broker {
 /// A client ready to send and receive.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream<TcpStream>,
     /// Unacknowledged publishes the broker grants.
     pub(super) receive_maximum: u16,
     /// What was read beyond the last answer.
@@ -39,23 +41,31 @@ pub(super) struct Client {
 
 impl Broker {
     pub(super) fn new(common: &Common) -> Result<Self> {
-        let host = match common.url.split_once("://") {
-            Some(("mqtt" | "tcp", host)) => host,
-            Some((scheme, _)) => bail!("cannot measure {scheme}:// connections; use mqtt://HOST:PORT"),
-            None => common.url.as_str(),
+        let (encrypted, host) = match common.url.split_once("://") {
+            Some(("mqtt" | "tcp", host)) => (false, host),
+            Some(("mqtts", host)) => (true, host),
+            Some((scheme, _)) => {
+                bail!("cannot measure {scheme}:// connections; use mqtt://HOST:PORT or mqtts://HOST:PORT")
+            }
+            None => (false, common.url.as_str()),
         };
         let host = host.trim_end_matches('/');
         let port_given = host.rsplit_once(':').is_some_and(|(name, _)| !name.contains(':') || name.ends_with(']'));
-        let host = if port_given { host.to_owned() } else { format!("{host}:1883") };
+        let host = if port_given { host.to_owned() } else { format!("{host}:{}", if encrypted { 8883 } else { 1883 }) };
         let address = host
             .to_socket_addrs()
             .with_context(|| format!("cannot resolve {host} (--url)"))?
             .next()
             .with_context(|| format!("{host} has no address (--url)"))?;
+        let tls = match (&common.ca, host.rsplit_once(':')) {
+            (Some(ca), Some((name, _))) if encrypted => Some(Tls::new(ca, name.trim_matches(['[', ']']))?),
+            _ if encrypted => bail!("mqtts:// needs the authority that signed the broker's certificate: --ca FILE"),
+            _ => None,
+        };
         let login = common.user.clone().zip(common.password.clone());
         let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let run = format!("{:x}-{:x}", std::process::id(), started.as_millis() & 0xFF_FFFF);
-        Ok(Self { address, mqtt: common.mqtt, qos: common.qos, login, run })
+        Ok(Self { address, mqtt: common.mqtt, qos: common.qos, login, tls, run })
     }
 
     /// The root of this run's topics.
@@ -102,6 +112,10 @@ impl Broker {
             .context("cannot connect (is the broker there? is `ulimit -n` high enough?)")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER))?;
+        let stream = match &self.tls {
+            Some(tls) => tls.over(stream)?,
+            None => Stream::Plain(stream),
+        };
         let mut client = Client { stream, receive_maximum: u16::MAX, carry: Vec::new() };
         let mut packet = Vec::with_capacity(64);
         let login = self.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));

@@ -7,13 +7,14 @@ use anyhow::Result;
 use mio::net::TcpStream;
 
 use super::clients::Client;
+use super::stream::Stream;
 use super::template::Template;
 use super::wire::Frame;
 
 /// A connection in the event loop.
 #[derive(Debug)]
 pub(super) struct Conn {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream<TcpStream>,
     /// The beginning of a packet whose end has not come; shorter than one packet.
     carry: Vec<u8>,
     /// Acknowledgements to send; bounded by what one read brings, as reading waits for it to be written.
@@ -25,8 +26,8 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(client: Client) -> Result<Self> {
-        client.stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(client.stream);
+        client.stream.socket().set_nonblocking(true)?;
+        let stream = client.stream.map(TcpStream::from_std);
         Ok(Self { stream, carry: client.carry, out: Vec::new(), written: 0, writable: true, alive: true })
     }
 
@@ -63,7 +64,7 @@ impl Conn {
                 bytes = &bytes[used..];
             }
             self.carry.extend_from_slice(bytes);
-            if count < room {
+            if count < room && self.stream.short_reads_tell() {
                 return Ok(());
             }
         }
@@ -88,6 +89,9 @@ impl Conn {
                 Ok(count) => self.advance(count, pending),
                 Err(error) => self.failed(&error),
             }
+        }
+        if self.alive && self.writable && self.stream.holds_back() {
+            self.stream.flush().unwrap_or_else(|error| self.failed(&error));
         }
     }
 

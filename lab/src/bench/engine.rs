@@ -176,7 +176,7 @@ impl Engine {
         let publishers = self.publishers.iter_mut().map(|publisher| &mut publisher.conn);
         let subscribers = self.subscribers.iter_mut().map(|subscriber| &mut subscriber.conn);
         for (token, conn) in publishers.chain(subscribers).enumerate() {
-            self.poll.registry().register(&mut conn.stream, Token(token), both)?;
+            self.poll.registry().register(conn.stream.socket_mut(), Token(token), both)?;
         }
         Ok(())
     }

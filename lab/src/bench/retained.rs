@@ -127,7 +127,7 @@ fn release_all(client: &mut Client, count: u32) -> Result<u64> {
 
 /// Reads until all have come or nothing comes any more; when the last one came.
 fn replay(common: &Common, client: &mut Client, seen: &mut [bool], report: &mut Report) -> Result<Instant> {
-    client.stream.set_read_timeout(Some(common.patience()))?;
+    client.stream.socket().set_read_timeout(Some(common.patience()))?;
     let mut scratch = vec![0; 262_144];
     let mut answers = Vec::new();
     let mut last = Instant::now();

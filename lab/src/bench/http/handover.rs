@@ -92,7 +92,7 @@ fn arrival(arrivals: &Receiver<Arrival>, patience: Duration) -> Result<Option<(I
 impl Client {
     /// Tells of every message until the other end of `tell` is gone.
     fn receive(mut self, mqtt: super::super::args::Mqtt, qos: u8, tell: &Sender<Arrival>) {
-        drop(self.stream.set_read_timeout(None));
+        drop(self.stream.socket().set_read_timeout(None));
         loop {
             let one = self.answer(wire::PUBLISH, |frame| {
                 let publish = frame.publish(mqtt)?;
