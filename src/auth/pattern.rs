@@ -76,10 +76,12 @@ fn usable(name: &str) -> Option<&str> {
 /// Whether `pattern` matches every topic that `filter` matches (§4.7; a leading wildcard matches no topic that begins
 /// with `$`).
 pub(super) fn covers(pattern: &str, filter: &str) -> bool {
-    // Without a level before it, # has no parent to match: "+/#" is as much as "#".
-    if filter == "#" && pattern == "+/#" {
-        return true;
-    }
+    // There is no empty topic, hence no parent of the first level that # could match beside its children.
+    let filter = match filter {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        filter => filter,
+    };
     if filter.starts_with('$') && !pattern.starts_with('$') {
         return false;
     }
@@ -169,6 +171,8 @@ mod tests {
             ("a/+", "a/b"),
             ("+/+", "a/+"),
             ("+/#", "#"),
+            ("/+/#", "/#"),
+            ("+/+/#", "/#"),
             ("$SYS/#", "$SYS/+/x"),
         ] {
             assert!(covers(pattern, filter), "{pattern} covers {filter}");
