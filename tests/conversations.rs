@@ -65,7 +65,8 @@ fn whatever_rude_clients_say_nobody_else_notices() {
         assert!(messages > 100, "{messages}");
     });
     let Tally { connections, welcomed, heard, acknowledged, closed } = tally;
-    assert!(welcomed > connections / 2 && connections > 1_000 && closed > 1_000, "{tally:?}");
+    // How many are heard before they end themselves is for the machine to say; that much is much.
+    assert!(welcomed > 1_000 && connections > 1_000 && closed > 1_000, "{tally:?}");
     assert!(heard > 10_000 && acknowledged > 1_000, "{tally:?}");
 }
 

@@ -20,7 +20,7 @@ use waystation_broker::{
 };
 
 /// How long anything may take; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker on a data folder. Dropped, it stops in order; [`Scene::kill`] is the other end.
 struct Scene {
