@@ -283,6 +283,8 @@ impl Crowd {
         self.boards[at].account(&mut self.counts);
         if self.boards[at].takes_new_address() {
             self.sockets[at] = open(self.gateway, &self.poll, Token(at))?;
+            // What is still in the air went by the old address: from the new one it would be a stranger's.
+            self.held_back.retain(|held| held.1 != at);
         }
         if let Some(due) = self.boards[at].due() {
             self.timers.push(Reverse((due, at)));

@@ -57,6 +57,8 @@ pub(super) struct Board {
     since: Option<Instant>,
     /// Messages it may still send.
     left: u32,
+    /// What was published last has to be published again.
+    again: bool,
     sent: u32,
     was_asleep: bool,
     moving: bool,
@@ -81,6 +83,7 @@ impl Board {
             retries: 0,
             since: None,
             left: 0,
+            again: false,
             sent: 0,
             was_asleep: false,
             moving: false,
@@ -128,7 +131,7 @@ impl Board {
 
     /// What it does next of its own accord.
     pub(super) fn goes_on(&mut self, now: Instant) -> Option<Vec<u8>> {
-        if self.doing != Doing::Ready || self.left == 0 {
+        if self.doing != Doing::Ready || (self.left == 0 && !self.again) {
             return None;
         }
         let is_turn = |every: u32| every > 0 && self.sent > 0 && self.sent.is_multiple_of(every);
@@ -142,10 +145,14 @@ impl Board {
             return self.asks(now, Doing::Pinging, wire::ping(&self.id));
         }
         self.was_asleep = false;
-        self.left -= 1;
-        self.sent += 1;
-        self.news.sent += 1;
-        self.since = Some(now);
+        if std::mem::take(&mut self.again) {
+            self.news.repeats += 1;
+        } else {
+            self.left -= 1;
+            self.sent += 1;
+            self.news.sent += 1;
+            self.since = Some(now);
+        }
         let msg_id = if self.qos == 0 { 0 } else { self.next_msg_id() };
         let request = wire::publish(self.qos, self.topic_id, msg_id, &self.payload);
         self.asks(now, Doing::Publishing, request)
@@ -228,9 +235,11 @@ impl Board {
             }
             (wire::PINGRESP, Doing::Pinging) if self.was_asleep => return self.begin(now),
             (wire::PINGRESP, Doing::Pinging) => self.ready(),
-            // The gateway does not know it (any more): from the beginning (§6.12).
+            // The gateway does not know it (any more), or a late answer to its going to sleep says so: from the
+            // beginning (§6.12). What was not acknowledged is published again.
             (wire::GOODBYE, doing) if doing != Doing::Nothing && doing != Doing::Ready => {
-                if matches!(doing, Doing::Publishing | Doing::Releasing) {
+                self.again |= doing == Doing::Publishing && self.qos > 0;
+                if doing == Doing::Releasing || (doing == Doing::Publishing && self.qos == 0) {
                     self.news.lost += 1;
                 }
                 self.topic_id = 0;
