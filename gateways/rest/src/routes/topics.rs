@@ -85,7 +85,7 @@ pub(crate) async fn set(
 async fn put_in(app: &App, who: &Who, topic: Topic, query: Query, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let most = usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX);
-    let payload = body::whole(body, most).await?;
+    let payload = body::whole(&head.headers, body, most).await?;
     let message = message(&head, topic, query, &payload)?;
     let sets = message.retain && !payload.is_empty();
     let published = send(app, who, message).await?;

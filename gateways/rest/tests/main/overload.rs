@@ -69,6 +69,25 @@ async fn floods_of_headers_are_refused() {
 }
 
 #[tokio::test]
+async fn who_sends_a_large_body_without_asking_reads_the_refusal_too() {
+    let server = serve().await;
+    let large = vec![b'x'; 16 << 20];
+    for head in ["content-length: 16777216\r\n\r\n", "transfer-encoding: chunked\r\n\r\n1000000\r\n"] {
+        let end: &[u8] = if head.starts_with('t') { b"\r\n0\r\n\r\n" } else { b"" };
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("POST /v1/topics/a HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{head}");
+        // Like a client that reads nothing before it has sent everything.
+        for part in [head.as_bytes(), &large, end] {
+            stream.write_all(part).await.unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+    server.drain().await;
+}
+
+#[tokio::test]
 async fn a_large_body_is_refused_before_it_is_sent() {
     let server = serve().await;
     let head =
