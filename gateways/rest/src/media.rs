@@ -11,7 +11,7 @@ use axum::{
 /// `application/json`
 pub(crate) const JSON: &str = "application/json";
 /// What curl calls a body whose type nobody said.
-const FORM: &str = "application/x-www-form-urlencoded";
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 /// `text/event-stream`
 pub(crate) const EVENTS: &str = "text/event-stream";
 /// `application/x-ndjson`

@@ -67,7 +67,7 @@ pub(crate) async fn publish(
             "Idempotency-Key names one request; give each line an `idempotency_key` of its own".into(),
         )),
         Some(media::LINES) => Ok(lines(&app, &who, body)),
-        None | Some(media::JSON) => {
+        None | Some(media::JSON | media::FORM) => {
             let json = body::whole(&headers, body, app.config().max_bulk_bytes).await?;
             let key = key.map(|key| idempotency::named(key, &[b"POST /v1/messages", &json]));
             let (mut response, replayed) = if json.trim_ascii_start().starts_with(b"[") {

@@ -18,6 +18,9 @@ async fn one_object_is_answered_like_a_post_to_its_topic() {
     assert_eq!(server.get("/v1/topics?topic=a/../b").await.text().await.unwrap(), r#"{"b":1.0,"a":2}"#);
     problem(send(&server, "application/json", "{}").await, 400, "bad-body").await;
     problem(send(&server, "text/plain", "{}").await, 415, "unsupported-media-type").await;
+    // What curl says of a body whose type nobody said.
+    let form = send(&server, "application/x-www-form-urlencoded", r#"{"topic":"a","payload":""}"#).await;
+    assert_eq!(form.status(), 200);
     server.drain().await;
 }
 
