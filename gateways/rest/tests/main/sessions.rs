@@ -122,6 +122,9 @@ async fn cursors_are_good_for_their_session_only() {
     problem(server.get(&format!("/v1/sessions/tilt/messages?after={cursor}")).await, 400, "bad-cursor").await;
     problem(server.get("/v1/sessions/till/messages?after=nonsense").await, 400, "bad-cursor").await;
     problem(server.get("/v1/sessions/none/messages").await, 404, "no-session").await;
+    problem(server.get("/v1/sessions/none/messages?after=nonsense").await, 404, "no-session").await;
+    let nonsense = server.ask(Method::POST, "/v1/sessions/none/ack").body(r#"{"cursor":"nonsense"}"#).send();
+    problem(nonsense.await.unwrap(), 404, "no-session").await;
     problem(server.get("/v1/sessions/%24own/messages").await, 400, "bad-request").await;
     let acknowledged = server.post("/v1/sessions/till/ack", &json!({ "cursor": cursor }).to_string()).await;
     assert_eq!(acknowledged.status(), 204);

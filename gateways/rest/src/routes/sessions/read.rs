@@ -72,7 +72,6 @@ pub(crate) async fn messages(
         after if form == Some(Form::Events) => last_event_id(&headers)?.or(after),
         after => after,
     };
-    let after = after.map(|text| cursor::decode(&id, &text)).transpose()?;
     let max = match query.parsed::<usize>("max", "a number from 1")? {
         Some(0) => return Err(Problem::BadQuery("`max=0`: a number from 1 is right".into())),
         max => max.unwrap_or(page::DEFAULT).min(page::MOST),
@@ -82,6 +81,9 @@ pub(crate) async fn messages(
     query.finish()?;
     // They keep the buffer they were read into: a read that is held lets it go.
     drop(headers);
+    // No cursor is one of a session that is not there.
+    visible(&app, &who, &id)?;
+    let after = after.map(|text| cursor::decode(&id, &text)).transpose()?;
     if method == Method::HEAD {
         return head(&app, &who, &id);
     }
@@ -207,6 +209,7 @@ pub(crate) async fn acknowledge(
 ) -> Result<StatusCode, Problem> {
     query.finish()?;
     let wish: Acknowledgement = body::json(request, 4_096).await?;
+    visible(&app, &who, &id)?;
     let cursor = cursor::decode(&id, &wish.cursor)?;
     for _ in 0..ATTEMPTS {
         match settle(&app, &who, &id, cursor).await? {
