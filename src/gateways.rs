@@ -1,6 +1,8 @@
 //! The gateways: which kinds this server knows, and those of the configuration, started, stopped and reloaded by name
 //! while the rest runs.
 
+mod ports;
+
 use crate::config::GatewayConfig;
 use std::{
     future::Future,
@@ -99,6 +101,7 @@ impl Gateways {
                 continue;
             }
             entry.config = config;
+            ports::keep(&mut entry.config, &entry.listening);
         }
         refused
     }
@@ -178,6 +181,7 @@ impl Gateways {
 impl Entry {
     fn run(&mut self, bound: Box<dyn Bound>) {
         self.listening = bound.listening();
+        ports::keep(&mut self.config, &self.listening);
         self.running = Some(bound.start());
     }
 
