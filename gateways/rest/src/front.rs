@@ -11,12 +11,16 @@ use crate::{
 };
 use axum::{
     Router,
+    body::{Body, HttpBody},
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use futures_util::stream;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 
 /// All routes, ready to be called.
 pub(crate) type Routes = TowerToHyperService<Router>;
@@ -38,6 +42,7 @@ const EXPOSED: &str = "ETag, Last-Modified, Retry-After, Location, Preference-Ap
 /// Answers a request from outside.
 pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, request: Request) -> Response {
     let config = app.config();
+    let asked_for_head = request.method() == Method::HEAD;
     let id = request_id(request.headers());
     let no_store = !request.uri().path().starts_with("/v1/topics");
     let (cors, verdict) = {
@@ -51,6 +56,10 @@ pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, req
         Ok(()) if cors.is_some() && is_preflight(&request) => preflight(),
         Ok(()) => as_problem(inside(app, routes, connection, request).await),
     };
+    if asked_for_head && response.body().size_hint().exact() == Some(0) {
+        // Else it would be said to be the length of what GET gives (RFC 9110 §8.6).
+        *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     if !headers.contains_key(header::CACHE_CONTROL) {

@@ -139,6 +139,20 @@ async fn states_are_listed_in_pages() {
 }
 
 #[tokio::test]
+async fn a_head_without_a_body_to_measure_says_no_length() {
+    let server = serve().await;
+    let put = server.put("/v1/topics/a", "1").await;
+    assert_eq!(server.put("/v1/sessions/s", r#"{"subscriptions":[]}"#).await.status(), 201);
+    let head = server.ask(Method::HEAD, "/v1/topics/a").header("if-none-match", header(&put, "etag"));
+    for (head, status) in [(head, 304), (server.ask(Method::HEAD, "/v1/sessions/s/messages"), 204)] {
+        let answer = head.send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers().get("content-length")), (status, None));
+    }
+    assert_eq!(header(&server.ask(Method::HEAD, "/v1/topics/a").send().await.unwrap(), "content-length"), "1");
+    server.drain().await;
+}
+
+#[tokio::test]
 async fn bad_topics_and_large_messages_are_refused() {
     let server = serve_with(Limits { max_packet_size: 1_000, ..Limits::default() }, Config::default()).await;
     for topic in ["a/%23", "%00", "", "a%zz"] {
