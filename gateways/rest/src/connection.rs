@@ -3,6 +3,7 @@
 use crate::{
     counted::Counted,
     front::{self, Routes},
+    problem::{MEDIA_TYPE, Problem, RETRY_AFTER},
     state::{App, Connection},
 };
 use axum::body::Body;
@@ -22,9 +23,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use waystation_kit::tls::Tls;
 
@@ -43,6 +44,9 @@ const MAX_STREAMS: u32 = 256;
 /// HTTP/2 knows no time limit for a head; a client in the middle of one cannot answer a ping.
 const PING_EVERY: Duration = Duration::from_secs(6);
 const PONG_WITHIN: Duration = Duration::from_secs(4);
+
+/// What a client that is turned away has to take the answer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a client came.
 pub(crate) struct Way {
@@ -68,6 +72,27 @@ pub(crate) async fn serve(stream: std::net::TcpStream, way: Way, app: App, route
         }
         Err(error) => tracing::debug!(peer = %way.peer, %error, "no TLS handshake"),
     }
+}
+
+/// Tells a client for whom there is no place to come back later, whatever it asks.
+pub(crate) async fn turn_away(stream: std::net::TcpStream) {
+    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+    let problem = Problem::Busy("limits.max_connections is reached".into());
+    let body = serde_json::to_string(&problem.details()).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 {}\r\ncontent-type: {MEDIA_TYPE}\r\nretry-after: {RETRY_AFTER}\r\ncache-control: no-store\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        problem.status(),
+        body.len()
+    );
+    let farewell = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closed on a request that nobody read, the connection would be reset under the answer.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    // Who does not take it in time goes without.
+    _ = timeout(FAREWELL, farewell).await;
 }
 
 async fn speak<S>(stream: S, connection: Connection, app: App, routes: Routes)

@@ -12,7 +12,7 @@ use waystation_broker::{InvalidTopic, MessageId, Refusal, Refused};
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// Seconds after which a refused client may try again.
-const RETRY_AFTER: &str = "1";
+pub(crate) const RETRY_AFTER: &str = "1";
 
 /// What went wrong. The text, where there is one, is for the reader of this one response.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,9 @@ use waystation_kit::{
 /// HTTP/2 where the client can, else HTTP/1.1.
 const ALPN: &[&str] = &["h2", "http/1.1"];
 
+/// Clients that are told at the same time, by each acceptor, that there is no place; more are cut off without a word.
+const TURNED_AWAY: usize = 64;
+
 /// The REST front-end.
 pub struct Rest {
     app: App,
@@ -106,6 +109,7 @@ impl Gateway for Rest {
 
 async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, routes: Routes, places: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let mut drained = pin!(app.drained());
     loop {
         tokio::select! {
@@ -114,7 +118,16 @@ async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, routes:
             Some(_) = connections.join_next() => {}
             (stream, peer) = acceptor.accept() => {
                 // At `limits.max_connections` a newcomer is turned away, as on the other roads.
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    // A handshake would cost more than the place that there is not.
+                    if tls.is_none() && let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned() {
+                        connections.spawn(async move {
+                            connection::turn_away(stream).await;
+                            drop(turn);
+                        });
+                    }
+                    continue;
+                };
                 let way = Way { peer, local: acceptor.address(), tls: tls.clone() };
                 let (app, routes) = (app.clone(), routes.clone());
                 connections.spawn(async move {

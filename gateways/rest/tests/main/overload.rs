@@ -69,6 +69,20 @@ async fn floods_of_headers_are_refused() {
 }
 
 #[tokio::test]
+async fn a_connection_too_many_is_told_to_come_back() {
+    let server = serve_with(Limits { max_connections: 1, ..Limits::default() }, Config::default()).await;
+    let head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut first = TcpStream::connect(server.address).await.unwrap();
+    first.write_all(head).await.unwrap();
+    first.read_exact(&mut [0; 12]).await.unwrap();
+    let answer = said(server.address, head).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1"), "{answer}");
+    assert!(answer.contains("urn:waystation:problem:busy"), "{answer}");
+    drop(first);
+    server.drain().await;
+}
+
+#[tokio::test]
 async fn who_sends_a_large_body_without_asking_reads_the_refusal_too() {
     let server = serve().await;
     let large = vec![b'x'; 16 << 20];
