@@ -1,6 +1,9 @@
 //! The ready line, and what stands in its way.
 
-use crate::harness::{Server, eventually};
+use crate::{
+    clients::curl,
+    harness::{Server, eventually},
+};
 use std::net::{TcpListener, TcpStream};
 
 #[test]
@@ -19,6 +22,16 @@ fn a_gateway_that_is_off_is_not_in_the_ready_line() {
     let server = Server::start_with("[gateways.mqtt_sn]\nenabled = false\n", &["--set", "gateways.rest.enabled=false"]);
     assert!(!server.ready_line().contains("mqtt_sn="), "{}", server.ready_line());
     assert!(!server.ready_line().contains("rest="), "{}", server.ready_line());
+}
+
+#[test]
+fn a_gateway_that_is_switched_off_and_on_again_is_found_where_it_was() {
+    let server = Server::start();
+    let mqtt = server.address("mqtt");
+    for (body, open) in [(r#"{"enabled":false}"#, false), (r#"{"enabled":true}"#, true)] {
+        assert_eq!(curl(&server, "/v1/gateways/mqtt", &["--request", "PUT", "--data", body]).status, 200);
+        assert_eq!(TcpStream::connect(mqtt).is_ok(), open, "{body}");
+    }
 }
 
 #[test]
