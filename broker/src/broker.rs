@@ -267,6 +267,7 @@ impl Broker {
         let state = session.state.lock();
         SessionInfo {
             id: id.clone(),
+            key: session.key,
             owner: state.owner.as_deref().map(Into::into),
             held_by: state.signal.as_ref().map(|_| state.traffic.gateway().clone()),
             peer: state.signal.as_ref().map(|_| state.peer),
@@ -495,6 +496,8 @@ pub struct Audience {
 pub struct SessionInfo {
     /// The client id.
     pub id: ClientId,
+    /// What tells it from earlier sessions of the same client id.
+    pub key: SessionKey,
     /// The user it belongs to; `None` when made anonymously.
     pub owner: Option<String>,
     /// The gateway that holds it now.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use std::{convert::Infallible, time::Duration};
 use tokio::time::Instant;
-use waystation_broker::{Budget, ClientId, Cursor, Pick, Taken};
+use waystation_broker::{Budget, Cursor, Pick, Taken};
 
 /// A line that says nothing goes out after this long, so that proxies keep the connection.
 const QUIET: Duration = Duration::from_secs(15);
@@ -115,7 +115,7 @@ pub(crate) enum Settling {
     /// The client, with the cursors of this session.
     ByClient {
         /// Whose cursors.
-        session: ClientId,
+        session: cursor::Scope,
         /// Lets `/ack` find the link.
         _noted: Noted,
     },
@@ -192,7 +192,7 @@ impl Pump {
             self.told = 0;
         }
         let session = match &self.settling {
-            Settling::ByClient { session, .. } => Some(session),
+            Settling::ByClient { session, .. } => Some(*session),
             Settling::BySending => None,
         };
         for kept in kept {

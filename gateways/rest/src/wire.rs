@@ -262,7 +262,7 @@ impl Kept {
     }
 
     /// The message object for this reader; `session` names whose cursors these are.
-    pub(crate) fn json(&self, reader: &Reader, session: Option<&ClientId>) -> String {
+    pub(crate) fn json(&self, reader: &Reader, session: Option<cursor::Scope>) -> String {
         let message = &self.message;
         let properties = message.properties();
         let text = std::str::from_utf8(message.payload()).ok();

@@ -129,6 +129,12 @@ async fn cursors_are_good_for_their_session_only() {
     let acknowledged = server.post("/v1/sessions/till/ack", &json!({ "cursor": cursor }).to_string()).await;
     assert_eq!(acknowledged.status(), 204);
     assert_eq!(payloads(&read(&server, "till", "").await), ["2"]);
+    // Nor is it one of the next session that has the name.
+    assert_eq!(server.ask(Method::DELETE, "/v1/sessions/till").send().await.unwrap().status(), 204);
+    server.put("/v1/sessions/till", r#"{"subscriptions":[{"filter":"a"}]}"#).await;
+    server.post("/v1/topics/a", "1").await;
+    read(&server, "till", "").await;
+    problem(server.get(&format!("/v1/sessions/till/messages?after={cursor}")).await, 400, "bad-cursor").await;
     server.drain().await;
 }
 

@@ -82,8 +82,8 @@ pub(crate) async fn messages(
     // They keep the buffer they were read into: a read that is held lets it go.
     drop(headers);
     // No cursor is one of a session that is not there.
-    visible(&app, &who, &id)?;
-    let after = after.map(|text| cursor::decode(&id, &text)).transpose()?;
+    let scope = cursor::Scope::from(&visible(&app, &who, &id)?);
+    let after = after.map(|text| cursor::decode(scope, &text)).transpose()?;
     if method == Method::HEAD {
         return head(&app, &who, &id);
     }
@@ -93,10 +93,10 @@ pub(crate) async fn messages(
     let reader = Reader::new(&who, &app.broker);
     let noted = app.readers.note(&id, &link);
     if let Some(form) = form {
-        let settling = Settling::ByClient { session: id, _noted: noted };
+        let settling = Settling::ByClient { session: scope, _noted: noted };
         return Ok(Pump { app, link, form, reader, position, told: 0, settling }.into_response());
     }
-    let mut answer = page(&app, &id, &link, position, max, wait, &reader).await?;
+    let mut answer = page(&app, scope, &link, position, max, wait, &reader).await?;
     wait.tell(&mut answer);
     drop(noted);
     Ok(answer)
@@ -105,7 +105,7 @@ pub(crate) async fn messages(
 /// What there is within the wait.
 async fn page(
     app: &App,
-    id: &ClientId,
+    scope: cursor::Scope,
     link: &Held,
     position: Cursor,
     max: usize,
@@ -124,15 +124,15 @@ async fn page(
                     continue;
                 }
                 Woken::Detached(Reason::SessionEnded) => return Err(Problem::NoSession),
-                Woken::Detached(_) => return Ok(nothing(id, position)),
+                Woken::Detached(_) => return Ok(nothing(scope, position)),
             }
         }
         if kept.is_empty() && missed == 0 {
-            return Ok(nothing(id, position));
+            return Ok(nothing(scope, position));
         }
         let end = kept.last().and_then(|kept| kept.cursor).unwrap_or(position);
-        let cursor = cursor::encode(id, end);
-        let messages = kept.iter().map(|kept| wire::raw(kept.json(reader, Some(id)))).collect();
+        let cursor = cursor::encode(scope, end);
+        let messages = kept.iter().map(|kept| wire::raw(kept.json(reader, Some(scope)))).collect();
         let header = HeaderValue::from_str(&cursor).map_err(|_| Problem::Internal)?;
         return Ok(([(CURSOR, header)], Json(Page { messages, cursor, missed })).into_response());
     }
@@ -148,9 +148,9 @@ fn take(link: &Held, position: Cursor, max: usize) -> (Vec<Kept>, u64) {
     (kept, link.missed())
 }
 
-fn nothing(id: &ClientId, position: Cursor) -> Response {
+fn nothing(scope: cursor::Scope, position: Cursor) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(cursor) = HeaderValue::from_str(&cursor::encode(id, position)) {
+    if let Ok(cursor) = HeaderValue::from_str(&cursor::encode(scope, position)) {
         response.headers_mut().insert(CURSOR, cursor);
     }
     response
@@ -159,7 +159,7 @@ fn nothing(id: &ClientId, position: Cursor) -> Response {
 /// HEAD looks without touching: it takes nothing over and acknowledges nothing.
 fn head(app: &App, who: &Who, id: &ClientId) -> Result<Response, Problem> {
     let info = visible(app, who, id)?;
-    let mut response = nothing(id, info.settled);
+    let mut response = nothing(cursor::Scope::from(&info), info.settled);
     if info.queued > 0 || info.missed > 0 {
         *response.status_mut() = StatusCode::OK;
     }
@@ -209,8 +209,8 @@ pub(crate) async fn acknowledge(
 ) -> Result<StatusCode, Problem> {
     query.finish()?;
     let wish: Acknowledgement = body::json(request, 4_096).await?;
-    visible(&app, &who, &id)?;
-    let cursor = cursor::decode(&id, &wish.cursor)?;
+    let info = visible(&app, &who, &id)?;
+    let cursor = cursor::decode(cursor::Scope::from(&info), &wish.cursor)?;
     for _ in 0..ATTEMPTS {
         match settle(&app, &who, &id, cursor).await? {
             Some(lsn) => {
