@@ -192,6 +192,7 @@ impl Core {
             state.seldom.change(|seldom| {
                 (seldom.resend, seldom.ends) = (resend, None);
                 (seldom.lingers, seldom.present_until) = (hello.lingers, None);
+                seldom.streamed = None;
                 if hello.options != crate::link::SessionOptions::default() {
                     seldom.options = hello.options;
                 }
@@ -314,7 +315,7 @@ impl Core {
             };
             let lingers = state.seldom.lingers;
             state.seldom.change(|seldom| {
-                seldom.ends = ends;
+                (seldom.ends, seldom.streamed) = (ends, None);
                 seldom.present_until = (!lingers.is_zero()).then(|| now.after(lingers));
             });
             session.set_trait(PRESENT, !lingers.is_zero());

@@ -346,6 +346,10 @@ impl State {
     pub(crate) fn drop_entry(&mut self, entry: &Entry, cause: DropCause, account: &mut Account<'_>) {
         self.give_back(entry, account);
         self.count_lost(&entry.message, cause, account);
+        if cause == DropCause::QueueFull && self.seldom.streamed.is_some_and(|through| entry.cursor <= through) {
+            // The client has it from the stream that is still open: nothing to tell there.
+            self.seldom.change(|seldom| seldom.missed_shown += 1);
+        }
         account.settle(entry);
     }
 

@@ -272,7 +272,7 @@ impl Round<'_> {
         let state = &mut *guard;
         self.drop_spoilt(state, after);
         let mut shown = state.shown;
-        let mut held = None;
+        let (mut last, mut held) = (None, None);
         {
             // What another road handed out and did not settle comes too, in its place.
             let mut under_way: Vec<&Entry> = state
@@ -304,6 +304,7 @@ impl Round<'_> {
                 match visit(&delivery) {
                     Taken::Sent => {
                         shown = shown.max(entry.cursor);
+                        last = Some(entry.cursor);
                         self.count(entry.message.cost());
                     }
                     // A road that reads by cursor has no largest packet; it may pass one by all the same.
@@ -313,6 +314,9 @@ impl Round<'_> {
             }
         }
         state.shown = shown;
+        if let Some(last) = last.filter(|_| state.seldom.streamed.is_some()) {
+            state.seldom.change(|seldom| seldom.streamed = seldom.streamed.max(Some(last)));
+        }
         if let Some(lsn) = held
             && self.link.core.durable_or_wait(lsn, &self.link.signal, DELIVERABLE)
         {

@@ -105,6 +105,27 @@ impl Link {
         self.session.state.lock().settled
     }
 
+    /// From here on this link is a stream: what it hands out after `from` by cursor reaches the client at once, and is
+    /// not missed when a full queue loses it before it is settled.
+    pub fn stream(&mut self, from: Cursor) {
+        if let Some(mut state) = self.state() {
+            state.seldom.change(|seldom| (seldom.streamed, seldom.missed_shown) = (Some(from), 0));
+        }
+    }
+
+    /// Messages lost to a full queue that this stream has neither sent nor told of.
+    #[must_use]
+    pub fn newly_missed(&mut self) -> u64 {
+        self.state().map_or(0, |mut state| {
+            let news = state.missed - state.seldom.missed_shown.min(state.missed);
+            if news > 0 {
+                let missed = state.missed;
+                state.seldom.change(|seldom| seldom.missed_shown = missed);
+            }
+            news
+        })
+    }
+
     /// Messages lost to a full queue since the settled position; told again until something after it is settled.
     #[must_use]
     pub fn missed(&self) -> u64 {

@@ -3,7 +3,7 @@
 use super::signal::Signal;
 use crate::{
     clock::Time,
-    link::{SessionOptions, Subscription, Tag},
+    link::{Cursor, SessionOptions, Subscription, Tag},
     topic::Topic,
 };
 use std::{collections::VecDeque, ops::Deref, sync::Arc, time::Duration};
@@ -23,6 +23,8 @@ pub(crate) struct Rare {
     pub(crate) options: SessionOptions,
     /// Of the missed messages, those that an unacknowledged read has told already.
     pub(crate) missed_shown: u64,
+    /// Up to where the stream that holds the session has sent everything; `None`: no stream does.
+    pub(crate) streamed: Option<Cursor>,
     /// When the session ends, while its client is away.
     pub(crate) ends: Option<Time>,
     /// How long its client counts as present after it has let go.
@@ -48,6 +50,7 @@ impl Rare {
         room_waiters: Vec::new(),
         options: SessionOptions { max_queued_messages: None, overflow: None },
         missed_shown: 0,
+        streamed: None,
         ends: None,
         lingers: Duration::ZERO,
         present_until: None,
@@ -59,6 +62,7 @@ impl Rare {
             && self.room_waiters.is_empty()
             && self.options == SessionOptions::default()
             && self.missed_shown == 0
+            && self.streamed.is_none()
             && self.ends.is_none()
             && self.lingers.is_zero()
             && self.present_until.is_none()

@@ -44,6 +44,43 @@ fn drop_newest_loses_the_newcomer() {
 }
 
 #[test]
+fn what_an_open_stream_has_sent_is_not_missed_by_it_and_other_losses_are_told_once() {
+    let (world, mut link) = bounded(2, Overflow::DropOldest);
+    let publish = |texts: &[&str]| {
+        texts.iter().for_each(|text| _ = world.publish("t", text, Qos::AtLeastOnce));
+        world.store.sync();
+    };
+    publish(&["1", "2", "3"]);
+    link.stream(Cursor(0));
+    let first = take(&mut link, Pick::Oldest(Cursor(0)));
+    assert_eq!((texts(&first), link.newly_missed(), link.newly_missed()), (vec!["2", "3"], 1, 0));
+    publish(&["4", "5"]);
+    let second = take(&mut link, Pick::Oldest(first[1].cursor));
+    assert_eq!((texts(&second), link.newly_missed()), (vec!["4", "5"], 0), "2 and 3 went out before they were lost");
+    publish(&["6", "7", "8"]);
+    // The acknowledgement covers what was told and sent, not what was lost since.
+    link.settle_through(second[1].cursor).unwrap();
+    let third = take(&mut link, Pick::Oldest(second[1].cursor));
+    assert_eq!((texts(&third), link.newly_missed()), (vec!["7", "8"], 1));
+}
+
+#[test]
+fn who_reads_on_after_a_stream_misses_what_it_had_sent_and_nobody_acknowledged() {
+    let (world, mut link) = bounded(1, Overflow::DropOldest);
+    link.stream(Cursor(0));
+    world.publish("t", "1", Qos::AtLeastOnce);
+    world.store.sync();
+    let sent = take(&mut link, Pick::Oldest(Cursor(0)));
+    world.publish("t", "2", Qos::AtLeastOnce);
+    world.store.sync();
+    link.detach(Detach::WithWill);
+    let mut again = world.resident("c");
+    assert_eq!((texts(&take(&mut again, Pick::Oldest(Cursor(0)))), again.missed()), (vec!["2"], 1));
+    again.settle_through(sent[0].cursor).unwrap();
+    assert_eq!(again.missed(), 0);
+}
+
+#[test]
 fn properties_count_for_the_bytes_of_a_queue() {
     let world = World::with(|limits| limits.max_queued_bytes = 10_000);
     let mut link = world.resident("c");

@@ -105,8 +105,6 @@ pub(crate) struct Pump {
     pub(crate) reader: Reader,
     /// What was sent last.
     pub(crate) position: Cursor,
-    /// Losses since the acknowledged position that were told.
-    pub(crate) told: u64,
     pub(crate) settling: Settling,
 }
 
@@ -126,6 +124,7 @@ pub(crate) enum Settling {
 impl Pump {
     /// The response; the stream ends with the link, with the gateway, or when the client goes.
     pub(crate) fn into_response(self) -> Response {
+        self.link.lock().stream(self.position);
         let kind = self.form.media_type();
         let hello = self.form.quiet();
         let start = (self, Some(hello));
@@ -171,7 +170,7 @@ impl Pump {
                 kept.push(Kept::delivery(delivery));
                 Taken::Sent
             });
-            let missed = link.missed();
+            let missed = link.newly_missed();
             if let Some(last) = kept.last().and_then(|kept| kept.cursor) {
                 self.position = last;
                 if matches!(self.settling, Settling::BySending) {
@@ -182,14 +181,8 @@ impl Pump {
             missed
         };
         let mut out = Vec::new();
-        // An acknowledgement beside the stream makes the broker forget what it was told of.
-        self.told = self.told.min(missed);
-        if missed > self.told {
-            self.form.missed(&mut out, missed - self.told);
-            self.told = missed;
-        }
-        if matches!(self.settling, Settling::BySending) && !kept.is_empty() {
-            self.told = 0;
+        if missed > 0 {
+            self.form.missed(&mut out, missed);
         }
         let session = match &self.settling {
             Settling::ByClient { session, .. } => Some(*session),

@@ -46,7 +46,7 @@ pub(crate) async fn open(
     }
     let link = unnamed(&app, &who, &wanted).await?;
     let reader = Reader::new(&who, &app.broker);
-    let pump = Pump { app, link, form, reader, position: Cursor::default(), told: 0, settling: Settling::BySending };
+    let pump = Pump { app, link, form, reader, position: Cursor::default(), settling: Settling::BySending };
     Ok(pump.into_response())
 }
 

@@ -94,7 +94,7 @@ pub(crate) async fn messages(
     let noted = app.readers.note(&id, &link);
     if let Some(form) = form {
         let settling = Settling::ByClient { session: scope, _noted: noted };
-        return Ok(Pump { app, link, form, reader, position, told: 0, settling }.into_response());
+        return Ok(Pump { app, link, form, reader, position, settling }.into_response());
     }
     let mut answer = page(&app, scope, &link, position, max, wait, &reader).await?;
     wait.tell(&mut answer);
