@@ -86,6 +86,24 @@ fn a_full_queue_that_drops_keeps_the_newest_and_says_how_many_are_missed() {
 }
 
 #[test]
+fn losses_without_a_message_are_told_until_they_are_acknowledged() {
+    let server = Server::start();
+    rest_session(&server, "slow", "jobs", r#","max_queued_messages":1,"overflow":"drop_newest""#);
+    let publish = |text: &str| assert_eq!(curl(&server, "/v1/topics/jobs", &["--data", text]).status, 200);
+    let read = |query: &str| curl(&server, &format!("/v1/sessions/slow/messages{query}"), &[]);
+    let after = |page: &serde_json::Value| format!("?after={}", page["cursor"].as_str().unwrap());
+    publish("kept");
+    let first = read("").json();
+    assert_eq!(first["missed"], 0, "{first}");
+    publish("lost");
+    // The cursor of the first page is older than the loss: acknowledging it does not cover this.
+    let second = read(&after(&first)).json();
+    assert_eq!((second["messages"].as_array().map(Vec::len), &second["missed"]), (Some(0), &1.into()), "{second}");
+    assert_eq!(read(&after(&first)).json(), second);
+    assert_eq!(read(&after(&second)).status, 204);
+}
+
+#[test]
 fn a_message_too_large_is_refused_on_both_roads() {
     let server = Server::start_with("[limits]\nmax_packet_size = 2048\n", &[]);
     let large = "x".repeat(4096);

@@ -264,6 +264,11 @@ impl State {
         !self.seldom.resend.is_empty() || !self.seldom.scans.is_empty() || self.queue.next(self.window_open()).is_some()
     }
 
+    /// The newest place that was given.
+    pub(crate) fn last_cursor(&self) -> Cursor {
+        Cursor(self.next_cursor - 1)
+    }
+
     pub(crate) fn next_cursor(&mut self) -> Cursor {
         let cursor = Cursor(self.next_cursor);
         self.next_cursor += 1;

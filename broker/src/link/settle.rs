@@ -105,6 +105,23 @@ impl Link {
         self.session.state.lock().settled
     }
 
+    /// A cursor whose acknowledgement covers what is missed when no message waits that could carry one; the same again
+    /// until then. `None`: nothing is missed, or a message waits.
+    #[must_use]
+    pub fn behind_the_missed(&mut self) -> Option<Cursor> {
+        let mut state = self.state()?;
+        let waits = !state.queue.is_empty() || state.inflight.iter().any(|(_, sent)| sent.stage == Stage::Offered);
+        if state.missed == 0 || waits {
+            return None;
+        }
+        if state.last_cursor() <= state.settled {
+            // The newcomers were lost: none of them was given a place.
+            state.next_cursor();
+        }
+        state.shown = state.shown.max(state.last_cursor());
+        Some(state.last_cursor())
+    }
+
     /// From here on this link is a stream: what it hands out after `from` by cursor reaches the client at once, and is
     /// not missed when a full queue loses it before it is settled.
     pub fn stream(&mut self, from: Cursor) {

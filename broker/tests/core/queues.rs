@@ -65,6 +65,29 @@ fn what_an_open_stream_has_sent_is_not_missed_by_it_and_other_losses_are_told_on
 }
 
 #[test]
+fn losses_beside_an_empty_queue_are_acknowledged_by_a_cursor_of_their_own() {
+    let (world, mut link) = bounded(1, Overflow::DropNewest);
+    let publish = |text: &str| {
+        world.publish("t", text, Qos::AtLeastOnce);
+        world.store.sync();
+    };
+    publish("kept");
+    let read = take(&mut link, Pick::Oldest(Cursor(0)));
+    publish("lost");
+    assert_eq!((link.missed(), link.behind_the_missed()), (1, None), "a message waits and carries the cursor");
+    publish("lost after it was told");
+    link.settle_through(read[0].cursor).unwrap();
+    assert_eq!(link.missed(), 1);
+    let behind = link.behind_the_missed().unwrap();
+    assert!(behind > read[0].cursor);
+    assert_eq!(link.behind_the_missed(), Some(behind), "the same until it is acknowledged");
+    publish("next");
+    link.settle_through(behind).unwrap();
+    assert_eq!((link.missed(), link.behind_the_missed()), (0, None));
+    assert_eq!(texts(&take(&mut link, Pick::Oldest(behind))), ["next"]);
+}
+
+#[test]
 fn who_reads_on_after_a_stream_misses_what_it_had_sent_and_nobody_acknowledged() {
     let (world, mut link) = bounded(1, Overflow::DropOldest);
     link.stream(Cursor(0));

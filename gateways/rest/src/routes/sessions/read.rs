@@ -114,7 +114,7 @@ async fn page(
 ) -> Result<Response, Problem> {
     let mut over = !wait.is_wanted();
     loop {
-        let (kept, missed) = take(link, position, max);
+        let (kept, missed, behind) = take(link, position, max);
         if kept.is_empty() && !over {
             match wait.next(app, link).await {
                 Woken::Something => continue,
@@ -130,7 +130,7 @@ async fn page(
         if kept.is_empty() && missed == 0 {
             return Ok(nothing(scope, position));
         }
-        let end = kept.last().and_then(|kept| kept.cursor).unwrap_or(position);
+        let end = kept.last().and_then(|kept| kept.cursor).or(behind).unwrap_or(position);
         let cursor = cursor::encode(scope, end);
         let messages = kept.iter().map(|kept| wire::raw(kept.json(reader, Some(scope)))).collect();
         let header = HeaderValue::from_str(&cursor).map_err(|_| Problem::Internal)?;
@@ -138,14 +138,16 @@ async fn page(
     }
 }
 
-fn take(link: &Held, position: Cursor, max: usize) -> (Vec<Kept>, u64) {
+/// The messages, how many were lost, and the place to acknowledge these by when there are no messages.
+fn take(link: &Held, position: Cursor, max: usize) -> (Vec<Kept>, u64, Option<Cursor>) {
     let mut kept = Vec::new();
     let mut link = link.lock();
     link.take(Pick::Oldest(position), Budget { messages: max, bytes: PAGE_BYTES }, |delivery| {
         kept.push(Kept::delivery(delivery));
         Taken::Sent
     });
-    (kept, link.missed())
+    let missed = link.missed();
+    (kept, missed, link.behind_the_missed())
 }
 
 fn nothing(scope: cursor::Scope, position: Cursor) -> Response {
