@@ -149,7 +149,7 @@ impl Core {
             publisher.flush(&mut receipts);
         }
         if receipts.iter().any(|receipt| !matches!(receipt.outcome, Outcome::Accepted { .. })) {
-            let mut tally = Tally::new(self.gateways.none());
+            let mut tally = Tally::new(session.state.lock().traffic.clone());
             tally.add(&will.topic, DropCause::Refused);
             self.budget.drops.enter(tally, session.client.as_ref(), &self.budget.metrics);
         }
