@@ -51,7 +51,7 @@ pub(crate) struct RunArgs {
 /// Where to, and as whom.
 #[derive(Debug, Args)]
 pub(crate) struct Road {
-    /// mqtt://, mqtts://, ws://, wss://, mqttsn://, http:// or https://, with host and port
+    /// mqtt://, mqtts://, ws://, wss://, mqttsn://, http:// or https://, with host and port; USER:PASSWORD@ may stand before them
     #[arg(long, default_value = "mqtt://127.0.0.1:1883")]
     pub(crate) url: String,
     /// User name

@@ -7,7 +7,9 @@ mod tls;
 mod tunnel;
 mod websocket;
 
+use crate::cli::Road;
 use anyhow::{Context, bail};
+use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
 /// What a URL asks for.
@@ -55,7 +57,22 @@ impl std::fmt::Display for Way {
 }
 
 impl Target {
-    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+    /// Where `road` leads. A user and password in its URL become its own, unless it names a user already.
+    pub(crate) fn of(road: &mut Road) -> anyhow::Result<Self> {
+        let Ok(mut url) = road.url.parse::<Url>() else { return Self::parse(&road.url) };
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        if road.user.is_none() && !url.username().is_empty() {
+            road.user = Some(decoded(url.username()));
+            road.password = road.password.take().or_else(|| url.password().map(decoded));
+        }
+        // Messages repeat the URL, and whoever reads them needs no password.
+        if url.set_username("").and_then(|()| url.set_password(None)).is_ok() {
+            road.url = url.into();
+        }
+        Self::parse(&road.url)
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
         let url: Url = text.parse().with_context(|| format!("--url {text}"))?;
         let address = |default: u16| -> anyhow::Result<Address> {
             let host =
@@ -89,6 +106,7 @@ const WEBSOCKET_PATH: &str = "/mqtt";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
 
     #[test]
     fn urls_name_road_host_and_port() {
@@ -104,5 +122,31 @@ mod tests {
         assert_eq!(shown("mqttsn://[::1]:99"), "[::1]:99");
         assert!(Target::parse("ftp://x").is_err());
         assert!(Target::parse("nonsense").is_err());
+    }
+
+    /// User, password, and the URL that is left.
+    fn road(arguments: &[&str]) -> (Option<String>, Option<String>, String) {
+        use clap::Parser;
+        let line = ["waystation", "pub", "-t", "a", "-m", "x", "--url"].iter().chain(arguments);
+        let Some(Command::Pub(mut args)) = Cli::try_parse_from(line).unwrap().command else { panic!("no `pub`") };
+        let _ = Target::of(&mut args.road);
+        (args.road.user, args.road.password, args.road.url)
+    }
+
+    #[test]
+    fn a_login_in_the_url_counts_unless_there_is_a_user_beside_it_and_is_not_repeated() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            road(&["mqtt://anna:p%40ss@broker:1883"]),
+            (some("anna"), some("p@ss"), "mqtt://broker:1883".into())
+        );
+        assert_eq!(road(&["wss://anna@broker/mqtt", "-P", "x"]), (some("anna"), some("x"), "wss://broker/mqtt".into()));
+        assert_eq!(
+            road(&["http://anna:secret@broker/", "-u", "ben"]),
+            (some("ben"), None, "http://broker/".into()),
+            "another user's password is nobody's"
+        );
+        assert_eq!(road(&["ftp://anna:secret@broker/"]).2, "ftp://broker/");
+        assert_eq!(road(&["nonsense"]), (None, None, "nonsense".into()));
     }
 }

@@ -16,9 +16,9 @@ pub(crate) fn run(args: PubArgs) -> ExitCode {
     super::finish(publish(args))
 }
 
-async fn publish(args: PubArgs) -> anyhow::Result<()> {
+async fn publish(mut args: PubArgs) -> anyhow::Result<()> {
     waystation_broker::Topic::parse(&args.topic).with_context(|| format!("the topic \"{}\"", args.topic))?;
-    let target = Target::parse(&args.road.url)?;
+    let target = Target::of(&mut args.road)?;
     let payloads = payloads(&args.payload)?;
     match target {
         Target::Mqtt(way) => client::mqtt::publish(&way, &args, payloads).await,

@@ -15,10 +15,10 @@ pub(crate) fn run(args: SubArgs) -> ExitCode {
     super::finish(subscribe(args))
 }
 
-async fn subscribe(args: SubArgs) -> anyhow::Result<()> {
+async fn subscribe(mut args: SubArgs) -> anyhow::Result<()> {
     waystation_broker::Filter::parse(&args.filter).with_context(|| format!("the filter \"{}\"", args.filter))?;
     let mut printer = Printer { left: args.count, with_topic: args.verbose };
-    match Target::parse(&args.road.url)? {
+    match Target::of(&mut args.road)? {
         Target::Mqtt(way) => client::mqtt::subscribe(&way, &args, &mut printer).await,
         Target::MqttSn(address) => client::mqtt_sn::subscribe(&address, &args, &mut printer).await,
         Target::Http(base) => client::http::subscribe(&base, &args, &mut printer).await,
