@@ -2,8 +2,9 @@
 
 use crate::{
     auth::{FileError, Policy},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Durability, Sys as SysConfig},
     gateways::Gateways,
+    telemetry::Log,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -22,11 +23,20 @@ pub struct Server {
     broker: Broker,
     policy: Arc<Policy>,
     gateways: Arc<Gateways>,
-    limits: Limits,
+    fixed: Fixed,
     loops: Loops,
     timer: JoinHandle<()>,
     figures: Option<JoinHandle<()>>,
     disk: Option<Arc<Disk>>,
+}
+
+/// What is taken as it is at the start, and by no reload.
+struct Fixed {
+    data_dir: String,
+    durability: Durability,
+    log: Log,
+    limits: Limits,
+    sys: SysConfig,
 }
 
 /// Why a server does not start.
@@ -69,10 +79,12 @@ impl Server {
     /// # Errors
     /// Something could not be opened; nothing is left open then.
     pub async fn start_with(registry: Registry, config: Config) -> Result<Self, StartError> {
-        let Config { log: _, data_dir, durability, auth, limits, sys, gateways } = config;
+        let Config { log, data_dir, durability, auth, limits, sys, gateways } = config;
+        let fixed = Fixed { data_dir, durability, log, limits, sys };
+        let Fixed { data_dir, durability, limits, sys, .. } = &fixed;
         let policy = Arc::new(Policy::read(auth)?);
         let clock = Arc::new(SystemClock::default());
-        let disk = match durability.settings(&data_dir) {
+        let disk = match durability.settings(data_dir) {
             None => {
                 tracing::warn!("data_dir is empty: what this server holds does not survive its end");
                 None
@@ -104,7 +116,7 @@ impl Server {
         };
         let timer = tokio::spawn(keep_time(broker.clone(), Arc::clone(&gateways)));
         let figures = sys.interval().map(|interval| tokio::spawn(say_figures(broker.clone(), interval)));
-        Ok(Self { broker, policy, gateways, limits, loops, timer, figures, disk })
+        Ok(Self { broker, policy, gateways, fixed, loops, timer, figures, disk })
     }
 
     /// The core, for those who publish and subscribe in this very process.
@@ -146,17 +158,22 @@ impl Server {
 
     /// Takes over what can change while the server runs: rights, and the tables of gateways.
     pub async fn reload(&self, config: Config) {
-        if config.limits != self.limits {
-            tracing::warn!("[limits] has changed and counts from the next start");
+        let Config { log, data_dir, durability, auth, limits, sys, gateways } = config;
+        for what in self.fixed.differences(&Fixed { data_dir, durability, log, limits, sys }) {
+            tracing::warn!("{what} has changed and counts from the next start");
         }
-        match self.policy.reload(config.auth) {
+        let policy = self.policy.reload(auth);
+        match &policy {
             Ok(()) => self.broker.policy_changed(),
             Err(error) => tracing::error!(%error, "users and rights stay as they were"),
         }
-        for (gateway, error) in self.gateways.reload(config.gateways).await {
+        let refused = self.gateways.reload(gateways).await;
+        for (gateway, error) in &refused {
             tracing::error!(%gateway, %error, "the gateway keeps its old settings");
         }
-        tracing::info!("configuration reloaded");
+        if policy.is_ok() && refused.is_empty() {
+            tracing::info!("configuration reloaded");
+        }
     }
 
     /// Lets nobody in any more, tells clients, and waits for their farewells, but not long.
@@ -172,6 +189,20 @@ impl Server {
                 tracing::error!("the disk does not answer; what was not acknowledged is left unwritten");
             }
         }
+    }
+}
+
+impl Fixed {
+    /// The names of what differs.
+    fn differences(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+        let differs = [
+            ("data_dir", self.data_dir != other.data_dir),
+            ("[durability]", self.durability != other.durability),
+            ("[log]", self.log != other.log),
+            ("[limits]", self.limits != other.limits),
+            ("[sys]", self.sys != other.sys),
+        ];
+        differs.into_iter().filter_map(|(name, differs)| differs.then_some(name))
     }
 }
 
@@ -211,5 +242,25 @@ async fn keep_time(broker: Broker, gateways: Arc<Gateways>) {
         gateways.reap().await;
         // Never without a pause, whatever is due: this task must not hold a core.
         tokio::time::sleep(pause.clamp(Duration::from_millis(1), TICK)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(text: &str) -> Fixed {
+        let Config { log, data_dir, durability, limits, sys, .. } = Config::from_toml(text).unwrap();
+        Fixed { data_dir, durability, log, limits, sys }
+    }
+
+    #[test]
+    fn what_a_reload_cannot_change_is_named() {
+        let before = fixed("");
+        assert_eq!(before.differences(&fixed("[auth]\nallow_anonymous = false\n")).count(), 0);
+        let after =
+            fixed("data_dir = \"d\"\n[durability]\nsync = \"never\"\n[log]\nlevel = \"warn\"\n[sys]\ninterval_s = 1\n");
+        assert_eq!(before.differences(&after).collect::<Vec<_>>(), ["data_dir", "[durability]", "[log]", "[sys]"]);
+        assert_eq!(before.differences(&fixed("[limits]\nmax_qos = 1\n")).collect::<Vec<_>>(), ["[limits]"]);
     }
 }
