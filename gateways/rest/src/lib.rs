@@ -21,6 +21,7 @@ mod media;
 mod metrics;
 mod openapi;
 mod page;
+mod places;
 mod problem;
 mod publish;
 mod push;

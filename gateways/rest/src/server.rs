@@ -4,11 +4,12 @@ use crate::{
     config::Config,
     connection::{self, Way},
     front::Routes,
+    places::Places,
     routes,
     state::App,
 };
 use std::{net::SocketAddr, pin::pin, sync::Arc};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 use waystation_kit::{
     Acceptor, BindError, Command, Context, Control, Gateway, InvalidConfig, Listener, ServeError, tls::Tls,
 };
@@ -72,8 +73,7 @@ impl Gateway for Rest {
     async fn serve(self, mut control: Control<Config>) -> Result<(), ServeError> {
         let Self { app, config, name, doors, tls } = self;
         let routes = Routes::new(routes::all().with_state(app.clone()));
-        let most = usize::try_from(app.broker.limits().max_connections).unwrap_or(usize::MAX);
-        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let places = Places::new(app.broker.limits());
         let mut acceptors = JoinSet::new();
         for Door { listener, tls } in doors {
             let acceptor = listener.acceptor()?;
@@ -107,7 +107,7 @@ impl Gateway for Rest {
     }
 }
 
-async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, routes: Routes, places: Arc<Semaphore>) {
+async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, routes: Routes, places: Arc<Places>) {
     let mut connections = JoinSet::new();
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let mut drained = pin!(app.drained());
@@ -117,8 +117,8 @@ async fn accept(mut acceptor: Acceptor, tls: Option<Arc<Tls>>, app: App, routes:
             () = &mut drained => break,
             Some(_) = connections.join_next() => {}
             (stream, peer) = acceptor.accept() => {
-                // At `limits.max_connections` a newcomer is turned away, as on the other roads.
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                // Where there is no room a newcomer is turned away, as on the other roads.
+                let Some(place) = places.take(peer.ip()) else {
                     // A handshake would cost more than the place that there is not.
                     if tls.is_none() && let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned() {
                         connections.spawn(async move {
