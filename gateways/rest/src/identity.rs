@@ -22,9 +22,15 @@ pub(crate) struct Who {
 }
 
 impl Who {
-    /// Whoever sent a request with these headers. Without a connection (a test of the routes alone) it is the server.
-    pub(crate) async fn ask(app: &App, connection: Option<Connection>, headers: &HeaderMap) -> Result<Self, Problem> {
-        let proxied = headers.contains_key(header::FORWARDED) || headers.contains_key("x-forwarded-for");
+    /// Whoever sent a request to this target with these headers. Without a connection (a test of the routes alone) it
+    /// is the server.
+    pub(crate) async fn ask(
+        app: &App,
+        connection: Option<Connection>,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Self, Problem> {
+        let proxied = is_proxied(uri, headers, &app.config());
         let peer = connection.map_or(Peer::INTERNAL, |connection| connection.peer(proxied));
         let credentials = credentials(headers)?;
         let principal = app.broker.authenticate(&credentials, peer).await.map_err(|refusal| match refusal {
@@ -57,7 +63,8 @@ impl FromRequestParts<App> for Who {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Self::ask(app, parts.extensions.get::<Connection>().copied(), &parts.headers).await
+        let connection = parts.extensions.get::<Connection>().copied();
+        Self::ask(app, connection, &parts.uri, &parts.headers).await
     }
 }
 
@@ -75,6 +82,15 @@ impl FromRequestParts<App> for Admin {
             Err(Problem::Forbidden("the right `admin` is needed".into()))
         }
     }
+}
+
+/// Whether a proxy may stand before it: it says so, or the request asks for a name that is not ours. With such a name
+/// it may also be a page whose own name was made to resolve to this machine (DNS rebinding), which only a loopback
+/// listener turns away.
+fn is_proxied(uri: &Uri, headers: &HeaderMap, config: &Config) -> bool {
+    headers.contains_key(header::FORWARDED)
+        || headers.contains_key("x-forwarded-for")
+        || !host(uri, headers).is_some_and(|host| is_ours(host_name(host), config))
 }
 
 /// What `Authorization` says (RFC 7617, RFC 6750).
@@ -117,10 +133,7 @@ impl Head<'_> {
             return Err(Problem::BadRequest("the header Host is missing, repeated or malformed".into()));
         };
         let name = host_name(host);
-        let known = name.parse::<IpAddr>().is_ok()
-            || name.eq_ignore_ascii_case("localhost")
-            || config.hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
-        if !self.local.to_canonical().is_loopback() || known {
+        if !self.local.to_canonical().is_loopback() || is_ours(name, config) {
             return Ok(());
         }
         Err(Problem::Misdirected(format!("`{name}` is not among gateways.rest.hosts")))
@@ -152,14 +165,8 @@ impl Head<'_> {
         self.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"))
     }
 
-    /// The host asked for: the absolute form of the target wins (RFC 9112 §3.2.2).
     fn host(&self) -> Option<&str> {
-        if let Some(authority) = self.uri.authority() {
-            return Some(authority.as_str());
-        }
-        let mut lines = self.headers.get_all(header::HOST).iter();
-        let line = lines.next()?.to_str().ok()?;
-        (lines.next().is_none() && !line.is_empty()).then_some(line)
+        host(self.uri, self.headers)
     }
 
     fn is_own(&self, origin: &str) -> bool {
@@ -185,6 +192,23 @@ impl Head<'_> {
             || self.headers.contains_key(crate::conditional::PREFER)
             || Query::parse(self.uri.query()).is_ok_and(|query| query.has("wait"))
     }
+}
+
+/// The host asked for: the absolute form of the target wins (RFC 9112 §3.2.2).
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    if let Some(authority) = uri.authority() {
+        return Some(authority.as_str());
+    }
+    let mut lines = headers.get_all(header::HOST).iter();
+    let line = lines.next()?.to_str().ok()?;
+    (lines.next().is_none() && !line.is_empty()).then_some(line)
+}
+
+/// Whether nobody else can make this name resolve to us.
+fn is_ours(name: &str, config: &Config) -> bool {
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || config.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn listed(origin: &str, config: &Config) -> bool {
@@ -229,6 +253,19 @@ mod tests {
         assert!(matches!(absolute, Err(Problem::Misdirected(_))));
         assert_eq!(check(&Method::GET, "/", "192.0.2.1", &[("host", "evil.example")]), Ok(()));
         assert!(matches!(check(&Method::GET, "/", "127.0.0.1", &[]), Err(Problem::BadRequest(_))));
+    }
+
+    #[test]
+    fn a_foreign_name_is_a_proxys_or_a_rebound_pages() {
+        let config = Config { hosts: vec!["broker.local".into()], ..Config::default() };
+        let proxied =
+            |pairs: &[(&'static str, &str)]| is_proxied(&"/v1/clients".parse().unwrap(), &with(pairs), &config);
+        for own in ["127.0.0.1:8080", "localhost", "[::1]:8080", "broker.local"] {
+            assert!(!proxied(&[("host", own)]), "{own}");
+            assert!(proxied(&[("host", own), ("x-forwarded-for", "192.0.2.1")]), "{own}");
+            assert!(proxied(&[("host", own), ("forwarded", "for=192.0.2.1")]), "{own}");
+        }
+        assert!(proxied(&[("host", "evil.example:8080")]));
     }
 
     #[test]

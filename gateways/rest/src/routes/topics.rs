@@ -54,7 +54,7 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
 
 /// The same without a router: nothing is looked up or boxed that this call does not need.
 pub(crate) async fn post(app: &App, connection: Option<Connection>, request: Request) -> Result<Response, Problem> {
-    let who = Who::ask(app, connection, request.headers()).await?;
+    let who = Who::ask(app, connection, request.uri(), request.headers()).await?;
     let TopicPath(topic) = TopicPath::of(request.uri().path())?;
     let query = Query::parse(request.uri().query())?;
     put_in(app, &who, topic, query, request).await
