@@ -141,9 +141,13 @@ impl Layers {
         &self.table
     }
 
-    /// Where the value of a dotted key came from: itself, else the nearest table or list around it.
+    /// Where the value of a dotted key came from: itself, else the first key below it, else the nearest table or list
+    /// around it.
     #[must_use]
     pub fn source(&self, key: &str) -> Option<&Source> {
+        if let Some(source) = self.origins.get(key).or_else(|| self.below(key)) {
+            return Some(source);
+        }
         let mut key = key;
         loop {
             if let Some(source) = self.origins.get(key) {
@@ -151,6 +155,13 @@ impl Layers {
             }
             key = &key[..key.rfind(['.', '['])?];
         }
+    }
+
+    /// Where the first value below a key came from: who set `a.b` made the table `a`.
+    fn below(&self, key: &str) -> Option<&Source> {
+        let prefix = format!("{key}.");
+        let (first, source) = self.origins.range(prefix.clone()..).next()?;
+        first.starts_with(&prefix).then_some(source)
     }
 
     /// An error about a key, with the place it came from.
@@ -261,6 +272,14 @@ mod tests {
         assert_eq!(line_of(&layers, "c[1].id"), "f:4");
         assert_eq!(line_of(&layers, "c[1].missing"), "f:3");
         assert_eq!(line_of(&layers, "c[1].x[1]"), "f:7");
+    }
+
+    #[test]
+    fn who_set_something_below_a_key_is_named_for_it() {
+        let layers = Layers::default().with_text("f", "a.b = 1\n").unwrap().with_assignment("limit.x=1").unwrap();
+        assert_eq!(line_of(&layers, "limit"), "--set limit.x=1");
+        assert_eq!(line_of(&layers, "limi"), "");
+        assert_eq!(line_of(&layers, "a"), "f:1");
     }
 
     #[test]
