@@ -9,7 +9,7 @@ use crate::{
     state::App,
 };
 use std::{net::SocketAddr, pin::pin, sync::Arc};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use waystation_kit::{
     Acceptor, BindError, Command, Context, Control, Gateway, InvalidConfig, Listener, ServeError, tls::Tls,
 };
