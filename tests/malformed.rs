@@ -144,7 +144,8 @@ fn rest_answers_malformed_calls_with_problems() {
         ("/v1/topics/a?qos=3", &["-X", "POST", "--data", "x"], 400),
         ("/v1/topics/a?wat=1", &[], 400),
         ("/v1/messages", &["--json", "{"], 400),
-        ("/v1/messages", &["--data", "{}"], 415),
+        ("/v1/messages", &["--data", "{}"], 400),
+        ("/v1/messages", &["-H", "Content-Type: text/plain", "--data", "{}"], 415),
         ("/v1/sessions/none/messages", &[], 404),
     ] {
         let answer = curl(&server, path, arguments);

@@ -11,7 +11,7 @@ use crate::{
 };
 use axum::{
     Router,
-    body::{Body, HttpBody},
+    body::Body,
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
@@ -56,8 +56,9 @@ pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, req
         Ok(()) if cors.is_some() && is_preflight(&request) => preflight(),
         Ok(()) => as_problem(inside(app, routes, connection, request).await),
     };
-    if asked_for_head && response.body().size_hint().exact() == Some(0) {
-        // Else it would be said to be the length of what GET gives (RFC 9110 §8.6).
+    if asked_for_head && response.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length == "0") {
+        // Nothing is said rather than the length of what GET would not give (RFC 9110 §8.6).
+        response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
     }
     let headers = response.headers_mut();
