@@ -49,7 +49,9 @@ impl Log {
     /// Makes this the log of the process. `RUST_LOG`, if set, decides the level.
     pub fn install(&self) {
         let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
-        let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or(&self.level));
+        // At the usual level the engine of the store would tell of every file that it opens.
+        let level = if self.level == "info" { "info,fjall=warn,lsm_tree=warn" } else { &self.level };
+        let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or(level));
         let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
         // Somebody who embeds the server may have a subscriber of his own: then his stays.
         let _ = match self.format {
