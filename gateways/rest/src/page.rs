@@ -1,12 +1,26 @@
 //! Lists come in pages: `limit` entries, `next` goes into `after`.
 
 use crate::{problem::Problem, query::Query};
+use utoipa::IntoParams;
+use waystation_broker::{Broker, ClientId, SessionInfo};
 
 /// Entries of a list, unless `limit` says otherwise.
 pub(crate) const DEFAULT: usize = 100;
 
 /// The most `limit` may say.
 pub(crate) const MOST: usize = 1_000;
+
+/// What every list may be asked, as the description of the interface tells it; [`limit`] and the list itself read it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes; nothing is read into it")]
+pub(crate) struct Asked {
+    /// Most entries of this page; lowered to 1000
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// `next` of the page before
+    after: Option<String>,
+}
 
 /// `limit`: lowered to the most there is.
 pub(crate) fn limit(query: &mut Query) -> Result<usize, Problem> {
@@ -22,6 +36,23 @@ pub(crate) fn cut<T, N>(found: &mut Vec<T>, limit: usize, name: impl FnOnce(&T) 
     let more = found.len() > limit;
     found.truncate(limit);
     found.last().filter(|_| more).map(name)
+}
+
+/// What `of` makes of the sessions after `after`, in the order of their ids, until there is more than a page of it. A
+/// session may make nothing, so that a page of the broker may give less than a page of ours; or many.
+pub(crate) fn of_sessions<T, I: IntoIterator<Item = T>>(
+    broker: &Broker,
+    mut after: Option<ClientId>,
+    limit: usize,
+    found: &mut Vec<T>,
+    of: impl Fn(SessionInfo) -> I,
+) {
+    while found.len() <= limit {
+        let some = broker.sessions(after.as_ref(), (limit + 1).max(DEFAULT));
+        let Some(last) = some.last() else { break };
+        after = Some(last.id.clone());
+        found.extend(some.into_iter().flat_map(&of));
+    }
 }
 
 /// A page of a list that is small as a whole, in the order of its names.

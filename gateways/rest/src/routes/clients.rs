@@ -65,21 +65,15 @@ pub(crate) struct Clients {
 
 /// `GET /v1/clients`
 #[utoipa::path(
-    get, path = "/v1/clients", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    get, path = "/v1/clients", tag = "operators", params(page::Asked),
     responses((status = 200, description = "A page", body = Clients), Problem)
 )]
 pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Clients>, Problem> {
     let limit = page::limit(&mut query)?;
-    let mut after = query.text("after")?.and_then(|id| ClientId::new(&id));
+    let after = query.text("after")?.and_then(|id| ClientId::new(&id));
     query.finish()?;
     let mut clients = Vec::new();
-    // Sessions whose client is away are skipped, so a page of the broker may give less than a page of ours.
-    while clients.len() <= limit {
-        let some = app.broker.sessions(after.as_ref(), page::MOST);
-        let Some(last) = some.last() else { break };
-        after = Some(last.id.clone());
-        clients.extend(some.iter().filter(|info| !info.id.is_own()).filter_map(client));
-    }
+    page::of_sessions(&app.broker, after, limit, &mut clients, |info| client(&info).filter(|_| !info.id.is_own()));
     let next = page::cut(&mut clients, limit, |client| client.id.clone());
     Ok(Json(Clients { clients, next }))
 }
@@ -137,7 +131,7 @@ pub(crate) struct Subscriptions {
 
 /// `GET /v1/subscriptions`: of all sessions that have a name.
 #[utoipa::path(
-    get, path = "/v1/subscriptions", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    get, path = "/v1/subscriptions", tag = "operators", params(page::Asked),
     responses((status = 200, description = "A page", body = Subscriptions), Problem)
 )]
 pub(crate) async fn subscriptions(State(app): State<App>, _: Admin, mut query: Query) -> Result<Response, Problem> {
@@ -150,13 +144,8 @@ pub(crate) async fn subscriptions(State(app): State<App>, _: Admin, mut query: Q
         let rest = rest.flat_map(|info| subscribed(&info)).filter(|one| one.filter.as_str() > filter.as_str());
         subscriptions.extend(rest);
     }
-    let mut after = after.map(|place| place.client);
-    while subscriptions.len() <= limit {
-        let some = app.broker.sessions(after.as_ref(), page::DEFAULT);
-        let Some(last) = some.last() else { break };
-        after = Some(last.id.clone());
-        subscriptions.extend(some.iter().flat_map(subscribed));
-    }
+    let after = after.map(|place| place.client);
+    page::of_sessions(&app.broker, after, limit, &mut subscriptions, |info| subscribed(&info));
     let next = page::cut(&mut subscriptions, limit, Place::encode);
     Ok(Json(Subscriptions { subscriptions, next }).into_response())
 }

@@ -50,7 +50,7 @@ pub(crate) struct Drops {
 
 /// `GET /v1/drops`
 #[utoipa::path(
-    get, path = "/v1/drops", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    get, path = "/v1/drops", tag = "operators", params(page::Asked),
     responses((status = 200, description = "A page", body = Drops), Problem)
 )]
 pub(crate) async fn drops(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Drops>, Problem> {

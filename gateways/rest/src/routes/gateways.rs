@@ -54,7 +54,7 @@ pub(crate) struct Gateways {
 
 /// `GET /v1/gateways`
 #[utoipa::path(
-    get, path = "/v1/gateways", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    get, path = "/v1/gateways", tag = "operators", params(page::Asked),
     responses((status = 200, description = "A page", body = Gateways), Problem)
 )]
 pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Gateways>, Problem> {
@@ -141,7 +141,7 @@ pub(crate) struct Bridges {
 
 /// `GET /v1/bridges`
 #[utoipa::path(
-    get, path = "/v1/bridges", tag = "operators", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    get, path = "/v1/bridges", tag = "operators", params(page::Asked),
     responses((status = 200, description = "A page", body = Bridges), Problem)
 )]
 pub(crate) async fn bridges(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Bridges>, Problem> {

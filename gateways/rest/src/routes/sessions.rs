@@ -261,22 +261,17 @@ struct List {
 /// `GET /v1/sessions`
 #[utoipa::path(
     get, path = "/v1/sessions", tag = "sessions",
-    params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    params(page::Asked),
     responses((status = 200, description = "A page", body = List), Problem)
 )]
 pub(crate) async fn list(State(app): State<App>, who: Who, mut query: Query) -> Result<Response, Problem> {
     let limit = page::limit(&mut query)?;
-    let mut after = query.text("after")?.and_then(|id| ClientId::new(&id));
+    let after = query.text("after")?.and_then(|id| ClientId::new(&id));
     query.finish()?;
     let admin = who.may_admin(&app.broker);
     let mut found = Vec::new();
-    // Other users' sessions are skipped, so a page of the broker may give less than a page of ours.
-    while found.len() <= limit {
-        let some = app.broker.sessions(after.as_ref(), limit + 1);
-        let Some(last) = some.last() else { break };
-        after = Some(last.id.clone());
-        found.extend(some.into_iter().filter(|info| admin || (!info.id.is_own() && who.owns(info.owner.as_deref()))));
-    }
+    let may_see = |info: &SessionInfo| admin || (!info.id.is_own() && who.owns(info.owner.as_deref()));
+    page::of_sessions(&app.broker, after, limit, &mut found, |info| Some(info).filter(may_see));
     let next = page::cut(&mut found, limit, |last| last.id.as_str().to_owned());
     Ok(Json(List { sessions: found.iter().map(|info| shown(&app, info)).collect(), next }).into_response())
 }

@@ -194,7 +194,7 @@ pub(crate) async fn read(
 /// `GET /v1/topics`: a list, or with `?topic=T` that topic's state.
 #[utoipa::path(
     get, path = "/v1/topics", tag = "topics",
-    params(("filter" = Option<String>, Query, description = "Topic filter; `#` unless given"), ("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before"),
+    params(("filter" = Option<String>, Query, description = "Topic filter; `#` unless given"), page::Asked,
         ("topic" = Option<String>, Query, description = "This topic's state instead of a list"), ("wait" = Option<u64>, Query, description = "Seconds to hold the read; lowered to `max_wait_s`"), ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, likewise"),
         ("If-None-Match" = Option<String>, Header, description = "With `topic`: states the client knows")),
     responses((status = 200, description = "A page; with `topic` the payload", content((List = "application/json"), (Vec<u8> = "*/*"))), (status = 304, description = "Unchanged"), Problem)

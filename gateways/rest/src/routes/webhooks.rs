@@ -89,7 +89,7 @@ struct List {
 
 /// `GET /v1/webhooks`
 #[utoipa::path(
-    get, path = "/v1/webhooks", tag = "webhooks", params(("limit" = Option<u32>, Query, description = "Most entries of this page; lowered to 1000", minimum = 1), ("after" = Option<String>, Query, description = "`next` of the page before")),
+    get, path = "/v1/webhooks", tag = "webhooks", params(page::Asked),
     responses((status = 200, description = "A page", body = List), Problem)
 )]
 pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Response, Problem> {
