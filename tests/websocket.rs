@@ -173,6 +173,29 @@ fn a_page_of_another_origin_is_refused_unless_it_is_listed() {
 }
 
 #[test]
+fn a_request_that_is_none_for_a_websocket_is_told_so() {
+    let server = Server::start_with(TABLE, &[]);
+    let address = server.address("mqtt_ws");
+    let answer = |request: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.to_ascii_lowercase()
+    };
+    let plain = answer("GET /mqtt HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(plain.starts_with("http/1.1 426 ") && plain.contains("\r\nupgrade: websocket\r\n"), "{plain}");
+    let upgrade = "GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+    let old = answer(&format!("{upgrade}Sec-WebSocket-Version: 8\r\n\r\n"));
+    assert!(old.starts_with("http/1.1 426 ") && old.contains("\r\nsec-websocket-version: 13\r\n"), "{old}");
+    let keyless = answer(&format!("{upgrade}Sec-WebSocket-Version: 13\r\n\r\n"));
+    assert!(keyless.starts_with("http/1.1 400 "), "{keyless}");
+    let posted = answer("POST /mqtt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert!(posted.starts_with("http/1.1 405 ") && posted.contains("\r\nallow: get\r\n"), "{posted}");
+}
+
+#[test]
 fn the_server_says_goodbye_in_mqtt_and_then_in_websocket() {
     let mut server = Server::start_with(TABLE, &[]);
     let mut page = Page::connected(&server);

@@ -3,14 +3,17 @@
 use super::{WebSocket, limits};
 use std::{io, net::IpAddr};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{Instant, timeout_at},
 };
 use tokio_tungstenite::{
-    accept_hdr_async_with_config,
+    WebSocketStream, accept_hdr_async,
     tungstenite::{
-        handshake::server::{ErrorResponse, Request, Response},
+        Error,
+        error::ProtocolError,
+        handshake::server::{ErrorResponse, Request, Response, write_response},
         http::{HeaderMap, HeaderValue, Response as HttpResponse, StatusCode},
+        protocol::Role,
     },
 };
 
@@ -42,13 +45,22 @@ type Refusal = (StatusCode, &'static str);
 /// Reads a request and answers it. `max_packet_size` is the largest MQTT packet that will be taken, in bytes.
 ///
 /// # Errors
-/// The client was refused (it has been told), sent no WebSocket request, was not done by `deadline`, or is gone.
+/// The client was refused or sent no WebSocket request (it has been told), was not done by `deadline`, or is gone.
 pub(crate) async fn upgrade<S>(
     stream: S,
     site: &Site,
     max_packet_size: u32,
     deadline: Instant,
 ) -> io::Result<Upgraded<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    timeout_at(deadline, answer(stream, site, max_packet_size))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no WebSocket request in time"))?
+}
+
+async fn answer<S>(mut stream: S, site: &Site, max_packet_size: u32) -> io::Result<Upgraded<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -60,10 +72,14 @@ where
         is_proxied = request.headers().contains_key("forwarded") || request.headers().contains_key("x-forwarded-for");
         Ok(response)
     };
-    let messages = timeout_at(deadline, accept_hdr_async_with_config(stream, judge, Some(limits(max_packet_size))))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no WebSocket request in time"))?
-        .map_err(super::other)?;
+    // The library keeps nothing of what it read, and says nothing to a request that is none for a WebSocket.
+    if let Err(error) = accept_hdr_async(&mut stream, judge).await {
+        if let Error::Protocol(_) | Error::HttpFormat(_) = error {
+            turn_away(&mut stream, &error).await?;
+        }
+        return Err(super::other(error));
+    }
+    let messages = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits(max_packet_size))).await;
     Ok(Upgraded { stream: WebSocket::new(messages), is_proxied })
 }
 
@@ -71,6 +87,35 @@ fn refuse((status, why): Refusal) -> ErrorResponse {
     let mut response = HttpResponse::new(Some(format!("{why}\n")));
     *response.status_mut() = status;
     response
+}
+
+/// Answers a request that the library would not look at further.
+async fn turn_away<S: AsyncWrite + Unpin>(stream: &mut S, error: &Error) -> io::Result<()> {
+    let (refusal, headers): (Refusal, &[(&'static str, &'static str)]) = match error {
+        Error::Protocol(ProtocolError::WrongHttpMethod) => {
+            ((StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET"), &[("allow", "GET")])
+        }
+        // RFC 9110 §15.5.22, RFC 6455 §4.4.
+        Error::Protocol(
+            ProtocolError::MissingConnectionUpgradeHeader
+            | ProtocolError::MissingUpgradeWebSocketHeader
+            | ProtocolError::MissingSecWebSocketVersionHeader,
+        ) => (
+            (StatusCode::UPGRADE_REQUIRED, "here is MQTT over WebSocket, version 13"),
+            &[("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")],
+        ),
+        _ => ((StatusCode::BAD_REQUEST, "this is no WebSocket request (RFC 6455, section 4.1)"), &[]),
+    };
+    let mut response = refuse(refusal);
+    for (name, value) in headers {
+        response.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().append("connection", HeaderValue::from_static("close"));
+    let mut bytes = Vec::new();
+    write_response(&mut bytes, &response).map_err(super::other)?;
+    bytes.extend_from_slice(response.body().as_deref().unwrap_or_default().as_bytes());
+    stream.write_all(&bytes).await?;
+    stream.shutdown().await
 }
 
 impl Site {
