@@ -231,9 +231,12 @@ pub enum Refusal {
     /// `max_connections` or `max_connections_per_address` is reached.
     #[error("too many connections (limits.max_connections)")]
     ServerBusy,
-    /// Stopping, or the store cannot keep what the session promises.
+    /// The server stops.
     #[error("the server is not able to take clients now")]
     ServerUnavailable,
+    /// The store is down and cannot remember one more session that is to outlive its connection, or one more will.
+    #[error("the store cannot keep the session now")]
+    StoreUnavailable,
     /// [`crate::Start::Existing`], and there is no such session.
     #[error("there is no such session")]
     NoSession,

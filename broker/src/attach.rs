@@ -10,7 +10,7 @@ use crate::{
         Incoming, KEPT, KNOWN, PRESENT, PROPERTIES, REJECTS, Session, State,
         signal::{DELIVERABLE, Signal},
     },
-    store::Record,
+    store::{Record, Standing},
     timetable::Due,
     traffic::Traffic,
 };
@@ -55,6 +55,9 @@ impl Core {
         if self.would_reject(&hello) && !self.rights.may_reject(&principal, hello.client_id.as_ref(), hello.peer) {
             return Err(Refusal::NotAuthorized);
         }
+        if self.store.standing() == Standing::Exhausted && self.must_be_known(&hello) {
+            return Err(Refusal::StoreUnavailable);
+        }
         // Counted before anything is made; a takeover gives the old holder's place back when it is fenced.
         let connection = Connection::of(&hello, self.gateways.of(&hello.gateway));
         self.count_connection(&connection)?;
@@ -69,6 +72,14 @@ impl Core {
             let there = hello.client_id.as_ref().and_then(|id| self.sessions.read().get(id).cloned());
             there.is_none_or(|session| session.state.lock().overflow(limits) != Overflow::Reject)
         }
+    }
+
+    /// Whether the store would have to know of this. The server's own parts are few, and are let in.
+    fn must_be_known(&self, hello: &Hello) -> bool {
+        let Some(client) = hello.client_id.as_ref().filter(|_| !hello.peer.is_internal()) else { return false };
+        hello.expiry > 0
+            || hello.will.is_some()
+            || self.sessions.read().get(client).is_some_and(|session| session.has(KNOWN))
     }
 
     fn open(self: &Arc<Self>, hello: Hello, principal: Principal) -> Result<Attached, Refusal> {

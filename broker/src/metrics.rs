@@ -18,7 +18,8 @@ pub enum DropCause {
     SessionEnded,
     /// The client refused it with a reason code of 0x80 or above.
     Rejected,
-    /// A publication that the rights refuse. It never became a copy, and so is no part of the ledger's balance.
+    /// A publication that was refused: by the rights, by a queue that rejects when full, for want of a store that can
+    /// keep it. It never became a copy, and so is no part of the ledger's balance.
     Refused,
 }
 

@@ -322,6 +322,7 @@ impl Publisher {
         let reserved = batch.careful || self.needs_journal(batch);
         let lsn = if reserved { self.reserve_and_journal(batch) } else { Lsn::default() };
         let (mut start, mut published, mut bytes, mut refused) = (0, 0, 0, 0);
+        let mut dropped = None;
         for run in &batch.runs {
             let messages = &batch.staged[start..run.end];
             start = run.end;
@@ -331,6 +332,11 @@ impl Publisher {
             for staged in messages {
                 let id = staged.message.id();
                 let outcome = staged.verdict.unwrap_or(Outcome::Accepted { matched, id });
+                // Whoever offers again has dropped nothing.
+                if matches!(outcome, Outcome::QuotaExceeded | Outcome::StoreUnavailable) && !batch.in_order {
+                    let tally = dropped.get_or_insert_with(|| Tally::new(self.traffic().clone()));
+                    tally.add(staged.message.topic(), DropCause::Refused);
+                }
                 match outcome {
                     Outcome::Accepted { .. } => {
                         published += 1;
@@ -352,6 +358,9 @@ impl Publisher {
         Metrics::add(&metrics.published, published);
         Metrics::add(&metrics.published_bytes, bytes);
         Metrics::add(&metrics.refused, refused);
+        if let Some(tally) = dropped {
+            self.core.budget.drops.enter(tally, self.client(), metrics);
+        }
         lsn
     }
 

@@ -11,7 +11,7 @@ use crate::{
         Account, Incoming, KEPT, KNOWN, Session, State,
         queue::{Entry, Identifiers},
     },
-    store::{Placed, Record, SessionKey},
+    store::{Counts, Placed, Record, SessionKey},
     timetable::Due,
     topic::Filter,
 };
@@ -40,6 +40,7 @@ struct Draft {
     /// The last tag that is known to have been given out.
     last_tag: Option<Tag>,
     settled: Cursor,
+    counts: Counts,
     unreleased: hashbrown::HashSet<NonZeroU16>,
     will: Option<Box<crate::message::Will>>,
 }
@@ -55,6 +56,7 @@ impl Draft {
             received: hashbrown::HashSet::new(),
             last_tag: None,
             settled: Cursor(0),
+            counts: Counts::default(),
             unreleased: hashbrown::HashSet::new(),
             will: None,
         }
@@ -99,6 +101,7 @@ impl Broker {
             | Record::Settled(session, ..)
             | Record::Unreleased(session, _)
             | Record::SettledThrough(session, _)
+            | Record::Counted(session, _)
             | Record::Released(session, _)
             | Record::Will(session, _) => {
                 if let Some(draft) = drafts.get_mut(&session) {
@@ -130,6 +133,7 @@ impl Broker {
             (draft.subscriptions, draft.waiting) = (BTreeMap::new(), BTreeMap::new());
         }
         state.settled = draft.settled;
+        (state.missed, state.dropped) = (draft.counts.missed, draft.counts.dropped);
         state.will = draft.will;
         state.subscriptions = draft.subscriptions.into_values().collect();
         let mut account = Account::of_nobody(&core.budget);
@@ -220,6 +224,7 @@ impl Draft {
                 self.sent.remove(&cursor);
             }
             Record::SettledThrough(_, through) => self.settled = self.settled.max(through),
+            Record::Counted(_, counts) => self.counts = counts,
             Record::Unreleased(_, id) => drop(self.unreleased.insert(id)),
             Record::Released(_, id) => drop(self.unreleased.remove(&id)),
             Record::Will(_, will) => self.will = will,

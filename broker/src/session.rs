@@ -17,7 +17,7 @@ use crate::{
     link::{Cursor, Lsn, Subscription, Tag, WhileAway},
     message::{Message, Qos, Will},
     metrics::{DropCause, Metrics},
-    store::{Placed, Record, SessionKey},
+    store::{Counts, Placed, Record, SessionKey},
     topic::Filter,
     traffic::Traffic,
 };
@@ -247,11 +247,20 @@ impl State {
     }
 
     /// The holder has been told what it lost.
-    pub(crate) fn told_of_missed(&mut self) {
+    pub(crate) fn told_of_missed(&mut self, account: &mut Account<'_>) {
+        if self.missed == 0 {
+            return;
+        }
         self.missed = 0;
+        account.tell(self.counts());
         if self.seldom.missed_shown > 0 {
             self.seldom.change(|seldom| seldom.missed_shown = 0);
         }
+    }
+
+    /// What was lost, as the store is to know it.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { missed: self.missed, dropped: self.dropped }
     }
 
     /// Whether one more may be under way, new or again.
@@ -299,7 +308,7 @@ impl State {
                 _ => {
                     // The newcomer goes, wherever it would have stood.
                     account.copies += 1;
-                    self.count_lost(copy.message, DropCause::QueueFull, account);
+                    self.count_lost(copy.message, copy.qos, DropCause::QueueFull, account);
                     return Ok(None);
                 }
             }
@@ -350,7 +359,7 @@ impl State {
     /// Counts an entry that was taken out of the queue as lost.
     pub(crate) fn drop_entry(&mut self, entry: &Entry, cause: DropCause, account: &mut Account<'_>) {
         self.give_back(entry, account);
-        self.count_lost(&entry.message, cause, account);
+        self.count_lost(&entry.message, entry.qos, cause, account);
         if cause == DropCause::QueueFull && self.seldom.streamed.is_some_and(|through| entry.cursor <= through) {
             // The client has it from the stream that is still open: nothing to tell there.
             self.seldom.change(|seldom| seldom.missed_shown += 1);
@@ -383,12 +392,16 @@ impl State {
         account.copies += 1;
     }
 
-    fn count_lost(&mut self, message: &Message, cause: DropCause, account: &mut Account<'_>) {
+    fn count_lost(&mut self, message: &Message, qos: Qos, cause: DropCause, account: &mut Account<'_>) {
         account.lose(message, cause, &self.traffic);
         self.dropped += 1;
         // The client is told of what a full queue cost it; it knows the rest, or asked for it.
         if cause == DropCause::QueueFull {
             self.missed += 1;
+        }
+        // Of QoS 0 nothing is promised over a restart, not even word of its loss.
+        if qos != Qos::AtMostOnce {
+            account.tell(self.counts());
         }
     }
 
@@ -439,6 +452,9 @@ impl State {
         records: &mut Vec<Record>,
     ) {
         records.extend(self.subscriptions.iter().map(|subscription| Record::Subscribed(key, subscription.clone())));
+        if self.counts() != Counts::default() {
+            records.push(Record::Counted(key, self.counts()));
+        }
         let stored = |entry: &Entry| {
             let places = vec![Placed {
                 session: key,
@@ -485,6 +501,8 @@ pub(crate) struct Account<'a> {
     kept: bool,
     /// What the store is to be told.
     pub(crate) records: Vec<Record>,
+    /// Where among them the session's counts stand.
+    counted: Option<usize>,
     copies: u64,
     delivered: u64,
     added: u64,
@@ -509,7 +527,8 @@ impl<'a> Account<'a> {
     /// For a session that is still being made.
     pub(crate) fn of_nobody(budget: &'a Budget) -> Self {
         let (copies, delivered, added, freed) = (0, 0, 0, 0);
-        Self { budget, session: None, kept: false, records: Vec::new(), copies, delivered, added, freed, tally: None }
+        let (session, kept, records, counted, tally) = (None, false, Vec::new(), None, None);
+        Self { budget, session, kept, records, counted, copies, delivered, added, freed, tally }
     }
 
     /// Whether what happens to the session's QoS 1 and 2 messages is to be told to the store.
@@ -525,6 +544,18 @@ impl<'a> Account<'a> {
     /// Counts a message as lost, with the gateway its session came by last.
     pub(crate) fn lose(&mut self, message: &Message, cause: DropCause, traffic: &Arc<Traffic>) {
         self.tally.get_or_insert_with(|| Box::new(Tally::new(traffic.clone()))).add(message.topic(), cause);
+    }
+
+    /// Tells the store what was lost: once a visit, however much it was.
+    pub(crate) fn tell(&mut self, counts: Counts) {
+        let Some(session) = self.session.filter(|_| self.kept) else { return };
+        match self.counted.and_then(|at| self.records.get_mut(at)) {
+            Some(Record::Counted(_, known)) => *known = counts,
+            _ => {
+                self.counted = Some(self.records.len());
+                self.records.push(Record::Counted(session.key, counts));
+            }
+        }
     }
 
     fn settle(&mut self, entry: &Entry) {

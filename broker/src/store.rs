@@ -11,7 +11,7 @@ pub mod rehearsal;
 #[cfg(feature = "disk")]
 pub use disk::Disk;
 pub use memory::Memory;
-pub use record::{Lapsed, Placed, Record, SessionKey};
+pub use record::{Counts, Lapsed, Placed, Record, SessionKey};
 
 use crate::link::Lsn;
 use std::sync::Arc;
@@ -37,12 +37,15 @@ pub trait Store: Send + Sync {
     /// Appends a batch that becomes durable as one, and empties `records`. Gives its position.
     ///
     /// # Errors
-    /// Nothing of the batch was taken.
+    /// Nothing of the batch was taken; `records` is as it was.
     fn append(&self, records: &mut Vec<Record>) -> Result<Lsn, StoreUnavailable>;
 
     /// Like [`Store::append`], for what must not fail the caller: settlements, ends. While the store is down they are
     /// kept in memory and written when it is back; a crash before that means a redelivery, never a loss.
     fn append_lazily(&self, records: &mut Vec<Record>) -> Lsn;
+
+    /// How it stands to what comes. Asked before anything begins, so that nothing is dropped for what is refused then.
+    fn standing(&self) -> Standing;
 
     /// Everything up to here is durable.
     fn durable(&self) -> Lsn;
@@ -62,6 +65,18 @@ pub trait Store: Send + Sync {
 
     /// How it does.
     fn health(&self) -> Health;
+}
+
+/// How a store stands to what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It takes everything.
+    Open,
+    /// It takes only what must not fail ([`Store::append_lazily`]).
+    Closed,
+    /// What waits to be written has reached its bound in memory: nothing may begin that it would have to know of. What
+    /// ends, and what is settled, is taken still; both are bounded by what began.
+    Exhausted,
 }
 
 /// What a store says of itself.

@@ -143,10 +143,10 @@ impl Core {
             properties: will.properties.clone(),
             ..Publish::new(will.topic.clone(), &will.payload, will.qos)
         };
-        // Its client is gone and cannot be told: a will that is refused is counted, as one without the right to it is.
+        // Its client is gone and cannot be told: a will that is refused is counted here, with the gateway it came by.
         let mut receipts = Vec::new();
         if publisher.stage(message, 0).is_ok() {
-            publisher.flush(&mut receipts);
+            publisher.flush_in_order(&mut receipts);
         }
         if receipts.iter().any(|receipt| !matches!(receipt.outcome, Outcome::Accepted { .. })) {
             let mut tally = Tally::new(session.state.lock().traffic.clone());

@@ -101,7 +101,7 @@ impl Round<'_> {
 
     fn hand_out(&mut self, state: &mut State, lane: Lane, tag: Option<Tag>, cost: usize) {
         let Some(entry) = state.queue.pop(lane) else { return };
-        state.told_of_missed();
+        state.told_of_missed(&mut self.account);
         self.count(cost);
         match tag {
             Some(tag) => {
@@ -209,7 +209,7 @@ impl Round<'_> {
             return;
         }
         self.count(cost);
-        state.told_of_missed();
+        state.told_of_missed(&mut self.account);
         if tagged {
             let tag = state.inflight.next_tag();
             if kept {

@@ -11,7 +11,7 @@ use crate::{
         KEPT, REJECTS, Session, State,
         signal::{DELIVERABLE, DURABLE, ROOM, Signal},
     },
-    store::Record,
+    store::{Record, Standing},
     topic::Topic,
 };
 use parking_lot::MutexGuard;
@@ -140,14 +140,17 @@ impl Link {
     /// Sets, replaces or discards the will (MQTT-SN WILLTOPICUPD, WILLMSGUPD).
     ///
     /// # Errors
-    /// The will's topic may not be published to.
+    /// The will's topic may not be published to, or the store cannot keep it.
     pub fn set_will(&mut self, will: Option<Will>) -> Result<Lsn, Refused> {
         let may = |topic: &Topic| self.core.rights.may_publish(self.principal(), self.client_id(), topic, false);
         if will.as_ref().is_some_and(|will| !may(&will.topic)) {
             return Err(Refused::NotAuthorized);
         }
+        if will.is_some() && self.core.store.standing() == Standing::Exhausted {
+            return Err(Refused::QuotaExceeded);
+        }
         let mut records = Vec::new();
-        if let Some(mut state) = self.state() {
+        if let Some(mut state) = self.state().filter(|state| state.will.as_deref() != will.as_ref()) {
             state.will = will.map(Box::new);
             match self.kept() {
                 true => records.push(Record::Will(self.session.key, state.will.clone())),

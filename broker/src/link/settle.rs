@@ -70,9 +70,11 @@ impl Link {
                 return Err(UnknownCursor);
             }
             state.settled = cursor;
+            let mut account = Account::new(&self.core.budget, &self.session);
             if state.seldom.missed_shown > 0 {
                 let shown = state.seldom.change(|seldom| std::mem::take(&mut seldom.missed_shown));
                 state.missed -= shown.min(state.missed);
+                account.tell(state.counts());
             }
             let mut entries = Vec::new();
             state.queue.drain_through(cursor, |entry| entries.push(entry));
@@ -84,7 +86,6 @@ impl Link {
                 .map(|(tag, _)| tag)
                 .collect();
             entries.extend(tags.into_iter().filter_map(|tag| state.inflight.remove(tag)).map(|sent| sent.entry));
-            let mut account = Account::new(&self.core.budget, &self.session);
             for entry in &entries {
                 state.count_delivered(entry, &mut account);
             }

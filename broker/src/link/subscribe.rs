@@ -5,7 +5,7 @@ use crate::{
     message::Qos,
     router::trie::Subscriber,
     session::{rare::Scan, signal::DELIVERABLE},
-    store::Record,
+    store::{Record, Standing},
     topic::Filter,
 };
 use std::num::NonZeroU32;
@@ -35,6 +35,9 @@ impl Link {
         }
         if !self.core.rights.may_subscribe(self.principal(), self.client_id(), filter) {
             return Err(Refused::NotAuthorized);
+        }
+        if self.kept() && self.core.store.standing() == Standing::Exhausted {
+            return Err(Refused::QuotaExceeded);
         }
         let qos = wanted.qos.min(Qos::from_u8(limits.max_qos).unwrap_or(Qos::ExactlyOnce));
         let subscription = Subscription { qos, ..wanted.clone() };

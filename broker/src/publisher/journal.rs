@@ -11,7 +11,7 @@ use crate::{
     message::{Condition, Message, MessageId, Qos},
     router::{Route, Target, retained::Retained},
     session::{Account, Copy, Full, KEPT, REJECTS, Session, State, signal::Signal},
-    store::{Placed, Record, SessionKey},
+    store::{Placed, Record, SessionKey, Standing},
     topic::Filter,
 };
 use parking_lot::{MutexGuard, RwLockWriteGuard};
@@ -42,26 +42,33 @@ impl Publisher {
             answered: Vec::new(),
             repeated: Lsn::default(),
             waiting: self.holder().map(|(_, signal)| signal),
+            open: core.store.standing() == Standing::Open,
             records: Vec::new(),
             placed: Vec::new(),
             plain: Vec::new(),
         };
         let own_key = self.holder().filter(|(session, _)| session.has(KEPT)).map(|(session, _)| session.key);
-        let (mut start, mut stopped) = (0, false);
+        let (mut start, mut stopped) = (0, None);
         for run in &batch.runs {
             for staged in batch.staged[start..run.end].iter_mut().filter(|s| s.verdict.is_none()) {
                 let promised = staged.message.qos() != Qos::AtMostOnce;
-                if stopped && promised {
-                    staged.verdict = Some(Outcome::QuotaExceeded);
+                if promised && stopped.is_some() {
+                    staged.verdict = stopped;
                     continue;
                 }
                 let incoming = own_key.zip(staged.exactly_once);
                 staged.verdict = journal.take_in(&run.route, staged, incoming, retained.as_mut()).err();
-                stopped |= batch.in_order && promised && staged.verdict == Some(Outcome::QuotaExceeded);
+                let waits = matches!(staged.verdict, Some(Outcome::QuotaExceeded | Outcome::StoreUnavailable));
+                stopped = stopped.or(staged.verdict.filter(|_| batch.in_order && promised && waits));
             }
             start = run.end;
         }
-        match journal.append() {
+        let open = journal.open;
+        let appended = journal.append();
+        if let Some((_, signal)) = self.holder().filter(|_| !open || appended.is_err()) {
+            core.wait_for_store(signal);
+        }
+        match appended {
             Ok(lsn) => {
                 if let Some(retained) = retained.as_mut() {
                     let accepted = batch.staged.iter().filter(|s| s.verdict.is_none() && s.message.retain());
@@ -70,9 +77,6 @@ impl Publisher {
                 lsn
             }
             Err(repeated) => {
-                if let Some((_, signal)) = self.holder() {
-                    core.wait_for_store(signal);
-                }
                 for staged in &mut batch.staged {
                     let promised = staged.message.qos() != Qos::AtMostOnce;
                     let hurt = promised || staged.message.retain() || staged.special.is_some();
@@ -91,6 +95,8 @@ struct Journal<'a> {
     core: &'a Arc<Core>,
     user: Option<&'a str>,
     waiting: Option<&'a Arc<Signal>>,
+    /// The store takes what must be kept. If not, nothing is dropped to make room for what cannot come in.
+    open: bool,
     /// Held over the batch if anything in it has an idempotency key.
     answers: Option<MutexGuard<'a, Answers>>,
     answered: Vec<Answer>,
@@ -166,18 +172,16 @@ impl<'a> Journal<'a> {
     fn reserve(&mut self, route: &'a Route, message: &Message) -> Result<Vec<Placed>, Outcome> {
         let (first_place, first_plain) = (self.placed.len(), self.plain.len());
         let mut places = Vec::new();
-        if self.reserve_all(route, message, &mut places).is_ok() {
-            return Ok(places);
-        }
+        let Err(refused) = self.reserve_all(route, message, &mut places) else { return Ok(places) };
         for (session, cursor) in self.placed.drain(first_place..) {
             cancel(self.core, session, cursor);
         }
         self.plain.truncate(first_plain);
         // What made room for this message elsewhere stays gone; its records stay too.
-        Err(Outcome::QuotaExceeded)
+        Err(refused)
     }
 
-    fn reserve_all(&mut self, route: &'a Route, message: &Message, places: &mut Vec<Placed>) -> Result<(), Full> {
+    fn reserve_all(&mut self, route: &'a Route, message: &Message, places: &mut Vec<Placed>) -> Result<(), Outcome> {
         for target in route.targets.iter().filter(|target| target.reserves(message)) {
             self.place(target, target.session.state.lock(), None, message, places)?;
         }
@@ -201,7 +205,10 @@ impl<'a> Journal<'a> {
         shared: Option<&Filter>,
         message: &Message,
         places: &mut Vec<Placed>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Outcome> {
+        if !self.open && target.session.has(KEPT) {
+            return Err(Outcome::StoreUnavailable);
+        }
         let mut account = Account::new(&self.core.budget, &target.session);
         let pushed = state.push(&target.copy(message), false, &mut account);
         if let (Err(Full), Some(signal)) = (&pushed, self.waiting) {
@@ -209,7 +216,7 @@ impl<'a> Journal<'a> {
         }
         drop(state);
         self.records.append(&mut account.records);
-        if let Some(cursor) = pushed? {
+        if let Some(cursor) = pushed.map_err(|Full| Outcome::QuotaExceeded)? {
             self.placed.push((&target.session, cursor));
             if account.kept() {
                 places.push(target.placed(message, cursor, shared));
@@ -227,6 +234,10 @@ impl<'a> Journal<'a> {
             false => core.store.append(&mut self.records),
         };
         let Ok(lsn) = appended else {
+            // What was dropped to make room is gone all the same.
+            self.records
+                .retain(|record| matches!(record, Record::Settled(..) | Record::Counted(..) | Record::Lapsed(_)));
+            core.note(&mut self.records);
             self.answered.iter().zip(self.answers.as_mut()).for_each(|(answer, answers)| answers.take_back(answer));
             self.placed.iter().for_each(|(session, cursor)| cancel(core, session, *cursor));
             return Err(repeated);

@@ -18,7 +18,7 @@ mod recover;
 pub use examine::{Examined, examine};
 pub use journal::{Flaw, FlawKind};
 
-use super::{Health, Listener, Promise, Record, Store, StoreUnavailable, Trouble};
+use super::{Health, Listener, Promise, Record, Standing, Store, StoreUnavailable, Trouble};
 use crate::link::Lsn;
 use base::{Base, Depth, EngineError};
 use codec::{Reader, Writer};
@@ -103,6 +103,10 @@ pub enum OpenError {
 /// Bytes that may wait to be written before publishers are asked to stop ([`Store::has_room`]).
 const INGRESS_BUDGET: u64 = 16 << 20;
 
+/// Bytes that may wait to be written, while the disk fails or cannot keep up, before nothing may begin any more that
+/// would add to them ([`Standing::Exhausted`]).
+const PATIENCE_BUDGET: u64 = 64 << 20;
+
 /// The store on disk.
 pub struct Disk {
     shared: Arc<Shared>,
@@ -135,8 +139,8 @@ struct Shared {
     fail_point: FailPoint,
 }
 
-/// What waits to be written. Bounded by [`INGRESS_BUDGET`] and a burst of every publisher; while the store is down,
-/// by what sessions do that is not refused: settle what they hold, come and go.
+/// What waits to be written. Bounded by [`INGRESS_BUDGET`] and a burst of every publisher; while the store is down, by
+/// [`PATIENCE_BUDGET`] and by what is not refused past it: to settle what is held, and to go.
 #[derive(Default)]
 struct Inbox {
     batches: VecDeque<Pending>,
@@ -240,7 +244,6 @@ impl Store for Disk {
     fn append(&self, records: &mut Vec<Record>) -> Result<Lsn, StoreUnavailable> {
         let mut inbox = self.shared.inbox.lock();
         if inbox.refuses.is_some() || inbox.stopping {
-            records.clear();
             return Err(StoreUnavailable);
         }
         Ok(self.take(records, &mut inbox))
@@ -248,6 +251,16 @@ impl Store for Disk {
 
     fn append_lazily(&self, records: &mut Vec<Record>) -> Lsn {
         self.take(records, &mut self.shared.inbox.lock())
+    }
+
+    fn standing(&self) -> Standing {
+        let inbox = self.shared.inbox.lock();
+        match inbox.refuses {
+            _ if inbox.bytes >= PATIENCE_BUDGET => Standing::Exhausted,
+            Some(_) => Standing::Closed,
+            None if inbox.stopping => Standing::Closed,
+            None => Standing::Open,
+        }
     }
 
     fn durable(&self) -> Lsn {

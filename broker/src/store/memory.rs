@@ -1,6 +1,6 @@
 //! Keeps nothing: what is acknowledged is as safe as the process.
 
-use super::{Health, Listener, Promise, Record, Store, StoreUnavailable};
+use super::{Health, Listener, Promise, Record, Standing, Store, StoreUnavailable};
 use crate::{clock::Time, link::Lsn};
 use std::sync::Arc;
 
@@ -34,6 +34,10 @@ impl Store for Memory {
     fn append_lazily(&self, records: &mut Vec<Record>) -> Lsn {
         records.clear();
         Lsn::default()
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Open
     }
 
     fn durable(&self) -> Lsn {

@@ -67,6 +67,8 @@ pub enum Record {
     Settled(SessionKey, Cursor, MessageId),
     /// The position that a client which reads by cursor has acknowledged. What it covers is settled beside it.
     SettledThrough(SessionKey, Cursor),
+    /// What was lost of its queue so far. In one batch with the loss.
+    Counted(SessionKey, Counts),
     /// Only at a start: the publisher has not released this QoS 2 identifier.
     Unreleased(SessionKey, NonZeroU16),
     /// The publisher released an incoming QoS 2 identifier.
@@ -86,6 +88,15 @@ pub enum Record {
     Answered(Box<Answer>),
     /// An answer need not be kept any longer.
     Lapsed(Box<Lapsed>),
+}
+
+/// What a session has lost; numbers as they are, not what was added to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Messages lost to a full queue that its client was not yet told of.
+    pub missed: u64,
+    /// Messages lost, all causes.
+    pub dropped: u64,
 }
 
 /// Names an answer: whose, and to which key.

@@ -1,6 +1,6 @@
 //! A store for tests: forgets what was not synced, fails on demand.
 
-use super::{Health, Listener, Promise, Record, Store, StoreUnavailable, Trouble};
+use super::{Health, Listener, Promise, Record, Standing, Store, StoreUnavailable, Trouble};
 use crate::link::Lsn;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// The disk under the tests' control. Clones are the same disk; [`Rehearsal::crash`] gives the disk of the next start.
 #[derive(Clone, Default)]
 pub struct Rehearsal(Arc<Mutex<Disk>>);
+
+/// Most lazy records that wait while the store is down.
+const MOST_LATE: usize = 100;
 
 #[derive(Default)]
 struct Disk {
@@ -50,6 +53,11 @@ impl Rehearsal {
         }
     }
 
+    /// Lazy records that wait for the store to write again.
+    pub fn late(&self) -> usize {
+        self.0.lock().late.len()
+    }
+
     /// Power fails: what was not synced is gone. The broker that wrote to the old disk is to be dropped.
     #[must_use]
     pub fn crash(&self) -> Self {
@@ -73,7 +81,6 @@ impl Store for Rehearsal {
     fn append(&self, records: &mut Vec<Record>) -> Result<Lsn, StoreUnavailable> {
         let mut disk = self.0.lock();
         if disk.down {
-            records.clear();
             return Err(StoreUnavailable);
         }
         disk.batches.push(std::mem::take(records));
@@ -89,6 +96,15 @@ impl Store for Rehearsal {
         }
         disk.batches.push(std::mem::take(records));
         Lsn(disk.batches.len() as u64)
+    }
+
+    fn standing(&self) -> Standing {
+        let disk = self.0.lock();
+        match disk.down {
+            true if disk.late.len() >= MOST_LATE => Standing::Exhausted,
+            true => Standing::Closed,
+            false => Standing::Open,
+        }
     }
 
     fn durable(&self) -> Lsn {

@@ -21,6 +21,27 @@ fn every_drop_has_a_line_with_its_cause() {
     assert_eq!(causes, [DropCause::Rejected, DropCause::QueueFull]);
 }
 
+/// One that is told no and will not offer again by itself; one that keeps what was refused has dropped nothing.
+#[test]
+fn what_a_full_queue_or_a_store_that_is_down_refuses_is_counted_with_its_publisher() {
+    let world = World::with(|limits| limits.max_queued_messages = 1);
+    let options = SessionOptions { overflow: Some(Overflow::Reject), ..SessionOptions::default() };
+    let mut link = world.attach(Hello { start: Start::Resume, expiry: 60, options, ..world.hello("c") }).link;
+    subscribe(&mut link, "t", Qos::AtLeastOnce);
+    let mut publisher = world.client("p");
+    publish(&mut publisher, "t", "fits", Qos::AtLeastOnce);
+    assert_eq!(publish(&mut publisher, "t", "does not", Qos::AtLeastOnce), Outcome::QuotaExceeded);
+    world.store.set_down(true);
+    assert_eq!(publish(&mut publisher, "t", "nor this", Qos::AtLeastOnce), Outcome::StoreUnavailable);
+    let line = &world.broker.drops(None, 10)[0];
+    assert_eq!((line.topic.as_str(), line.cause, line.count), ("t", DropCause::Refused, 2));
+    assert_eq!(line.client.as_ref().map(ClientId::as_str), Some("p"));
+    let topic = publisher.publisher().topic(b"t").unwrap();
+    publisher.publisher().stage(Publish::new(topic, b"kept and offered again", Qos::AtLeastOnce), 0).unwrap();
+    publisher.publisher().flush_in_order(&mut Vec::new());
+    assert_eq!(world.broker.metrics().dropped(DropCause::Refused), 2);
+}
+
 #[test]
 fn a_refused_publication_is_counted_with_its_publisher() {
     let world = World::new();

@@ -315,6 +315,7 @@ impl From<Refusal> for Problem {
             Refusal::InvalidClientId => Self::BadRequest(refusal.to_string()),
             Refusal::ServerBusy => Self::Busy(refusal.to_string()),
             Refusal::ServerUnavailable => Self::Stopping,
+            Refusal::StoreUnavailable => Self::StoreFull,
             Refusal::NoSession => Self::NoSession,
             Refusal::InUse => Self::SessionInUse,
         }

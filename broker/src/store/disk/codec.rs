@@ -9,7 +9,7 @@ use crate::{
     limits::Overflow,
     link::{RetainHandling, SessionOptions, Subscription, Tag, WhileAway},
     message::{Head, Message, MessageId, Origin, Properties, Qos, Will},
-    store::Placed,
+    store::{Counts, Placed},
     topic::{Filter, Topic},
 };
 use bytes::Bytes;
@@ -192,6 +192,11 @@ impl Writer {
         self.number(answer.id.0);
         self.number(answer.matched.into());
         self.number(answer.until.0);
+    }
+
+    pub(super) fn counts(&mut self, counts: Counts) {
+        self.number(counts.missed);
+        self.number(counts.dropped);
     }
 
     pub(super) fn sent(&mut self, tag: Tag, received: bool) {
@@ -401,6 +406,10 @@ impl<'a> Reader<'a> {
         })
     }
 
+    pub(super) fn counts(&mut self) -> Read<Counts> {
+        Ok(Counts { missed: self.number()?, dropped: self.number()? })
+    }
+
     pub(super) fn sent(&mut self) -> Read<(Tag, bool)> {
         let tag = NonZeroU16::new(self.small()?).ok_or(Damaged)?;
         Ok((Tag(tag), self.flag()?))
@@ -561,7 +570,7 @@ mod tests {
             w.0.extend_from_slice(&bytes);
             let record = w.seal(b"");
             let open = || Reader::open(b"", &record).unwrap();
-            let _ = (open().message(), open().entry(), open().head(), open().will(), open().sent(), open().time(), open().answer());
+            let _ = (open().message(), open().entry(), open().head(), open().will(), open().sent(), open().time(), open().answer(), open().counts());
             let _ = open().subscription(Filter::parse("a").unwrap());
             let _ = Reader::open(b"", &bytes);
         }

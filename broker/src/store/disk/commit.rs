@@ -9,8 +9,9 @@ use super::{
     instant, journal, recover,
 };
 use crate::{
-    link::Lsn,
-    store::{Record, Trouble},
+    link::{Lsn, Subscription},
+    message::Will,
+    store::{Placed, Record, Trouble},
 };
 use std::{
     collections::VecDeque,
@@ -353,13 +354,17 @@ fn long_ago() -> Instant {
     now.checked_sub(TICK).unwrap_or(now)
 }
 
-/// What a record weighs against the ingress budget.
+/// What a record weighs against the budgets: its own bytes, and those it alone holds.
 pub(super) fn weight(record: &Record) -> u64 {
-    const SMALL: u64 = 64;
-    match record {
-        Record::Stored { message, places, .. } => SMALL * (1 + places.len() as u64) + message.cost() as u64,
-        Record::Will(_, Some(will)) => SMALL + will.payload.len() as u64,
-        Record::Kept { document: Some(document), .. } => SMALL + document.len() as u64,
-        _ => SMALL,
-    }
+    let own = size_of::<Record>();
+    let more = match record {
+        Record::Stored { message, places, .. } => places.len() * size_of::<Placed>() + message.cost(),
+        Record::Session { client, owner, .. } => client.as_str().len() + owner.as_ref().map_or(0, |name| name.len()),
+        Record::Subscribed(_, Subscription { filter, .. }) | Record::Unsubscribed(_, filter) => filter.as_str().len(),
+        Record::Cleared(topic) => topic.as_str().len(),
+        Record::Will(_, Some(will)) => size_of::<Will>() + will.topic.as_str().len() + will.payload.len(),
+        Record::Kept { document: Some(document), .. } => document.len(),
+        _ => 0,
+    };
+    (own + more) as u64
 }

@@ -171,6 +171,11 @@ impl Index {
                 w.number(cursor.0);
                 group.put(SessionField::Settled.key(*session), w, false);
             }
+            Record::Counted(session, counts) => {
+                let mut w = Writer::record();
+                w.counts(*counts);
+                group.put(SessionField::Counts.key(*session), w, false);
+            }
             Record::Unreleased(session, id) => {
                 group.put(SessionField::Unreleased(*id).key(*session), Writer::record(), false);
             }

@@ -57,6 +57,8 @@ pub(super) enum SessionField {
     Sent(Cursor),
     /// The last tag given out, and for what. After those under way, so that it is read as the last.
     LastTag,
+    /// What was lost of its queue.
+    Counts,
 }
 
 impl SessionField {
@@ -80,6 +82,7 @@ impl SessionField {
                 bytes.extend_from_slice(&cursor.0.to_be_bytes());
             }
             Self::LastTag => bytes.push(7),
+            Self::Counts => bytes.push(8),
         }
         Key { space: Space::Sessions, bytes }
     }
@@ -99,6 +102,7 @@ impl SessionField {
             }
             (6, cursor) => Self::Sent(Cursor(u64::from_be_bytes(cursor.try_into().map_err(|_| Damaged)?))),
             (7, []) => Self::LastTag,
+            (8, []) => Self::Counts,
             _ => return Err(Damaged),
         };
         Ok((SessionKey(u64::from_be_bytes(*session)), field))
@@ -160,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_come_back_as_they_were(session: u64, number: u64, id in 1u16.., text in "[a-z/+#]{0,20}", kind in 0u8..8) {
+        fn keys_come_back_as_they_were(session: u64, number: u64, id in 1u16.., text in "[a-z/+#]{0,20}", kind in 0u8..9) {
             let field = match kind {
                 0 => SessionField::Head,
                 1 => SessionField::Ends,
@@ -169,6 +173,7 @@ mod tests {
                 4 => SessionField::LastTag,
                 5 => SessionField::Subscription(text.clone()),
                 6 => SessionField::Unreleased(NonZeroU16::new(id).unwrap()),
+                7 => SessionField::Counts,
                 _ => SessionField::Sent(Cursor(number)),
             };
             let session = SessionKey(session);

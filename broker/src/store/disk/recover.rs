@@ -106,6 +106,7 @@ impl<'a> Reading<'a> {
                 SessionField::Ends => apply(Record::Away { session, ends: r.time()? }),
                 SessionField::Will => apply(Record::Will(session, Some(Box::new(r.will()?)))),
                 SessionField::Settled => apply(Record::SettledThrough(session, Cursor(r.number()?))),
+                SessionField::Counts => apply(Record::Counted(session, r.counts()?)),
                 SessionField::LastTag => {
                     let cursor = Cursor(r.number()?);
                     apply(Record::Sent(session, cursor, r.sent()?.0));

@@ -214,7 +214,9 @@ impl Client {
 
 fn code_of(refusal: &Refusal) -> ReturnCode {
     match refusal {
-        Refusal::ServerBusy | Refusal::ServerUnavailable | Refusal::InUse => ReturnCode::Congestion,
+        Refusal::ServerBusy | Refusal::ServerUnavailable | Refusal::StoreUnavailable | Refusal::InUse => {
+            ReturnCode::Congestion
+        }
         Refusal::BadCredentials
         | Refusal::NotAuthorized
         | Refusal::EncryptionRequired

@@ -71,7 +71,8 @@ pub(crate) fn refuse(version: Version, refusal: &Refusal) -> TurnedAway {
         Refusal::NotAuthorized | Refusal::EncryptionRequired | Refusal::WillRefused => ReasonCode::NOT_AUTHORIZED,
         Refusal::InvalidClientId => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
         Refusal::ServerBusy | Refusal::InUse => ReasonCode::SERVER_BUSY,
-        Refusal::ServerUnavailable | Refusal::NoSession => ReasonCode::SERVER_UNAVAILABLE,
+        Refusal::StoreUnavailable if version == Version::V5 => ReasonCode::QUOTA_EXCEEDED,
+        Refusal::StoreUnavailable | Refusal::ServerUnavailable | Refusal::NoSession => ReasonCode::SERVER_UNAVAILABLE,
     };
     turn_away(version, reason, &refusal.to_string())
 }
