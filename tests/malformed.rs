@@ -167,4 +167,7 @@ fn the_log_says_once_why_a_client_is_sent_away() {
     for part in [r"rude\nclient", "0x90", "wildcard"] {
         assert!(lines[0].contains(part), "{part}: {}", lines[0]);
     }
+    let page = curl(&server, "/v1/gateways", &[]).json();
+    let counted = page["gateways"].as_array().unwrap().iter().find(|gateway| gateway["name"] == "mqtt");
+    assert_eq!(counted.unwrap()["violations"], 1, "{page}");
 }

@@ -11,6 +11,7 @@ use crate::{
     access::{ClientId, Credentials, Peer},
     limits::Overflow,
     message::{Message, Qos, Will},
+    metrics::DropCause,
     topic::Filter,
 };
 use std::{
@@ -279,8 +280,21 @@ pub enum Taken {
     Sent,
     /// It never can (too large for this client): dropped and counted; its tag is free again.
     TooLarge,
+    /// The client has refused it beforehand (its topic, say): dropped and counted likewise.
+    Rejected,
     /// Not now: it stays where it is, and `take` ends.
     Stop,
+}
+
+impl Taken {
+    /// Why the delivery is dropped, if it is.
+    fn drop_cause(self) -> Option<DropCause> {
+        match self {
+            Self::TooLarge => Some(DropCause::TooLarge),
+            Self::Rejected => Some(DropCause::Rejected),
+            Self::Sent | Self::Stop => None,
+        }
+    }
 }
 
 /// A client's answer to a delivery.

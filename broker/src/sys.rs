@@ -12,7 +12,7 @@ pub struct Sys {
     ticked: Option<Time>,
     loads: [Load; 4],
     /// What was said last: only what has changed is said again. As many as there are topics: a fixed number, and
-    /// three a gateway.
+    /// four a gateway.
     said: HashMap<String, String>,
 }
 
@@ -95,6 +95,7 @@ impl Sys {
             ("clients", u64::from(gateway.clients())),
             ("messages/received", gateway.messages_received()),
             ("messages/sent", gateway.messages_sent()),
+            ("violations", gateway.violations()),
         ] {
             name.truncate(stem);
             // Writing to a string never fails.

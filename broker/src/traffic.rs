@@ -21,6 +21,7 @@ pub struct Traffic {
     messages_sent: AtomicU64,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
+    violations: AtomicU64,
 }
 
 impl Traffic {
@@ -33,6 +34,7 @@ impl Traffic {
             messages_sent: zero(),
             bytes_received: zero(),
             bytes_sent: zero(),
+            violations: zero(),
         }
     }
 
@@ -46,6 +48,11 @@ impl Traffic {
     #[inline]
     pub fn add_bytes_sent(&self, bytes: usize) {
         self.bytes_sent.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// A client broke its protocol: the gateway ignored what it said, or ended its connection.
+    pub fn add_violation(&self) {
+        self.violations.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn add_messages_received(&self, messages: usize) {
@@ -100,6 +107,12 @@ impl Traffic {
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.bytes_sent.load(Relaxed)
+    }
+
+    /// How often clients broke the gateway's protocol.
+    #[must_use]
+    pub fn violations(&self) -> u64 {
+        self.violations.load(Relaxed)
     }
 }
 

@@ -85,10 +85,11 @@ impl Round<'_> {
             }
             let expiry = self.expiry_left(Some(&entry.message));
             let tag = (entry.qos != Qos::AtMostOnce).then(|| state.inflight.next_tag());
-            match visit(&delivery(entry, tag, Stage::Offered, state.missed, expiry)) {
-                Taken::Sent => self.hand_out(state, lane, tag, cost),
-                Taken::TooLarge => self.discard(state, lane, DropCause::TooLarge),
-                Taken::Stop => self.over = true,
+            let taken = visit(&delivery(entry, tag, Stage::Offered, state.missed, expiry));
+            match (taken, taken.drop_cause()) {
+                (_, Some(cause)) => self.discard(state, lane, cause),
+                (Taken::Stop, None) => self.over = true,
+                (_, None) => self.hand_out(state, lane, tag, cost),
             }
         }
         if state.queue.is_empty() {
@@ -204,8 +205,8 @@ impl Round<'_> {
         let lane = if tagged { Lane::Promised } else { Lane::Plain };
         // It stands behind whatever waits: take it from there.
         let Some(entry) = state.queue.pop_newest(lane) else { return };
-        if taken == Taken::TooLarge {
-            state.drop_entry(&entry, DropCause::TooLarge, &mut self.account);
+        if let Some(cause) = taken.drop_cause() {
+            state.drop_entry(&entry, cause, &mut self.account);
             return;
         }
         self.count(cost);
@@ -247,19 +248,19 @@ impl Round<'_> {
             sent.entry.redelivered = true;
             let expiry = self.expiry_left(Some(&sent.entry.message));
             let taken = visit(&delivery(&sent.entry, Some(tag), sent.stage, 0, expiry));
-            match taken {
-                Taken::Sent => {
+            match (taken, taken.drop_cause()) {
+                (_, Some(cause)) => {
+                    state.next_resent();
+                    if let Some(sent) = state.inflight.remove(tag) {
+                        state.drop_entry(&sent.entry, cause, &mut self.account);
+                    }
+                }
+                (Taken::Stop, None) => self.over = true,
+                (_, None) => {
                     state.next_resent();
                     state.inflight.set_live(tag);
                     self.count(cost);
                 }
-                Taken::TooLarge => {
-                    state.next_resent();
-                    if let Some(sent) = state.inflight.remove(tag) {
-                        state.drop_entry(&sent.entry, DropCause::TooLarge, &mut self.account);
-                    }
-                }
-                Taken::Stop => self.over = true,
             }
         }
         self.look_again(&state);
@@ -307,8 +308,8 @@ impl Round<'_> {
                         last = Some(entry.cursor);
                         self.count(entry.message.cost());
                     }
-                    // A road that reads by cursor has no largest packet; it may pass one by all the same.
-                    Taken::TooLarge => {}
+                    // A road that reads by cursor takes everything; it may pass one by all the same.
+                    Taken::TooLarge | Taken::Rejected => {}
                     Taken::Stop => self.over = true,
                 }
             }

@@ -13,6 +13,7 @@ use crate::{
     },
     store::{Record, Standing},
     topic::Topic,
+    traffic::Traffic,
 };
 use parking_lot::MutexGuard;
 use std::{
@@ -40,6 +41,12 @@ impl Link {
     #[inline]
     pub fn publisher(&mut self) -> &mut Publisher {
         &mut self.publisher
+    }
+
+    /// The counters of the gateway it came by.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.signal.traffic
     }
 
     /// The session's name; `None` when unnamed.

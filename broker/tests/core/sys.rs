@@ -45,6 +45,7 @@ fn every_figure_is_state_that_can_be_read() {
         ("gateways/test/clients", "1"),
         ("gateways/test/messages/received", "2"),
         ("gateways/test/messages/sent", "0"),
+        ("gateways/test/violations", "0"),
     ] {
         assert_eq!(said(&world, name).as_deref(), Some(value), "{name}");
     }

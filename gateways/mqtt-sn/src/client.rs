@@ -104,6 +104,16 @@ enum State {
     Lost,
 }
 
+/// What a message is to the board's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Place {
+    /// It was obeyed, answered, or is a repetition.
+    Right,
+    /// Nobody who keeps to the specification says this now: it was ignored.
+    Wrong,
+}
+
 /// All timers.
 #[derive(Debug, Default)]
 struct Timers {
@@ -197,18 +207,21 @@ impl Client {
         }
     }
 
-    /// Obeys one message.
-    pub fn handle_packet(&mut self, now: Time, packet: &Packet<'_>, out: &mut Outbox) {
+    /// Obeys one message, if it is in its place.
+    pub fn handle_packet(&mut self, now: Time, packet: &Packet<'_>, out: &mut Outbox) -> Place {
         if !matches!(packet, Packet::Publish(_)) {
             // What it published before comes before.
             self.flush(out);
         }
         match *packet {
-            Packet::Connect(ref connect) => return self.connect(now, connect, out),
+            Packet::Connect(ref connect) => {
+                self.connect(now, connect, out);
+                return Place::Right;
+            }
             Packet::WillTopic(topic) => return self.will_topic(topic, out),
             Packet::WillMsg(message) => return self.will_message(message, out),
             // Before CONNACK nothing else counts.
-            _ if !self.is_in() => return,
+            _ if !self.is_in() => return Place::Wrong,
             _ => {}
         }
         self.heard(now);
@@ -226,10 +239,11 @@ impl Client {
             Packet::Disconnect { duration_s } => self.disconnect(now, duration_s, out),
             Packet::WillTopicUpd(topic) => self.will_topic_update(topic, out),
             Packet::WillMsgUpd(message) => self.will_message_update(message, out),
-            // What only gateways send, and what the driver deals with.
-            _ => {}
+            // What only gateways send, and what the hub deals with.
+            _ => return Place::Wrong,
         }
         self.spoke = true;
+        Place::Right
     }
 
     /// Obeys what the link has to say; `cx` is woken when it has more.

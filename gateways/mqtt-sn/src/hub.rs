@@ -3,7 +3,7 @@
 
 use crate::{
     address::Address,
-    client::{Client, Way},
+    client::{Client, Place, Way},
     codec::{Packet, Publish, PublishQos, ReturnCode, decode},
     config::Rebind,
     outbox::Outbox,
@@ -11,10 +11,10 @@ use crate::{
     registrations::Registrations,
     settings::Settings,
     statuses::Statuses,
-    strangers::Strangers,
+    strangers::{Strangers, Unwanted},
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
-use std::{future::Future, pin::Pin, sync::Arc, task::Context};
+use std::{fmt::Display, future::Future, pin::Pin, sync::Arc, task::Context};
 use waystation_broker::{Attached, Broker, Detach, Hello, Peer as From, Refusal, Time, Traffic};
 
 type Attaching = Pin<Box<dyn Future<Output = (Key, Result<Attached, Refusal>)> + Send>>;
@@ -85,38 +85,31 @@ impl Hub {
         match decode(bytes) {
             // §5.5: its board is known by its node id; what is wrapped twice is nobody's.
             Ok(Packet::Encapsulated { node, message, .. }) => match decode(message) {
-                Ok(Packet::Encapsulated { .. }) => malformed(from, &"is encapsulated twice"),
+                Ok(Packet::Encapsulated { .. }) => self.ignored(from, &"it is encapsulated twice"),
                 Ok(packet) => self.packet(now, &Address { node: Some(node.into()), ..from.clone() }, way, &packet),
-                Err(error) => malformed(from, &error),
+                Err(error) => self.ignored(from, &error),
             },
             Ok(packet) => self.packet(now, from, way, &packet),
-            Err(error) => malformed(from, &error),
+            Err(error) => self.ignored(from, &error),
         }
     }
 
     fn packet(&mut self, now: Time, from: &Address, way: &Way, packet: &Packet<'_>) {
         let known = self.peers.at(from);
-        match *packet {
+        match (*packet, known) {
             // §6.1. Three octets for three: no use to an attacker who lies about the address.
-            Packet::SearchGw { .. } => {
+            (Packet::SearchGw { .. }, _) => {
                 let gateway = self.settings.gateway_id;
-                return self.outbox.push(from, &Packet::GwInfo { gateway, address: &[] });
+                self.outbox.push(from, &Packet::GwInfo { gateway, address: &[] });
             }
-            Packet::Publish(ref publish @ Publish { qos: PublishQos::MinusOne, .. }) if known.is_none() => {
-                return self.strangers.publish(&self.settings, peer(from, way), publish);
-            }
-            Packet::PingReq { client_id } if !client_id.is_empty() => {
+            (Packet::PingReq { client_id }, _) if !client_id.is_empty() => {
                 match self.pinged(known, from, way, client_id) {
                     Some(key) => self.obey(now, key, packet),
-                    None => self.outbox.push(from, &Packet::Disconnect { duration_s: None }),
+                    None => self.unknown(from, packet),
                 }
-                return;
             }
-            _ => {}
-        }
-        match (known, packet) {
-            (Some(key), _) => self.obey(now, key, packet),
-            (None, Packet::Connect(_)) => {
+            (_, Some(key)) => self.obey(now, key, packet),
+            (Packet::Connect(_), None) => {
                 let client = Client::new(self.settings.clone(), from.clone(), way.clone());
                 match self.peers.insert(client) {
                     Some(key) => self.obey(now, key, packet),
@@ -126,18 +119,37 @@ impl Hub {
                     }
                 }
             }
-            // It believes it is connected (§6.12). Two octets, never more than it sent, and never in answer to a
-            // DISCONNECT, so that two gateways cannot be made to talk to each other for ever.
-            (
-                None,
-                Packet::Publish(_)
-                | Packet::Register { .. }
-                | Packet::Subscribe(_)
-                | Packet::Unsubscribe(_)
-                | Packet::PingReq { .. },
-            ) => self.outbox.push(from, &Packet::Disconnect { duration_s: None }),
-            (None, _) => {}
+            (Packet::Publish(ref publish @ Publish { qos: PublishQos::MinusOne, .. }), None) => {
+                match self.strangers.publish(&self.settings, peer(from, way), publish) {
+                    Ok(()) => {}
+                    Err(why @ (Unwanted::SwitchedOff | Unwanted::Topic)) => self.ignored(from, &why),
+                    Err(why) => tracing::debug!(peer = %from, %why, "QoS -1 refused"),
+                }
+            }
+            // The repetition of a goodbye. No answer: two gateways cannot be made to talk to each other for ever.
+            (Packet::Disconnect { .. }, None) => {}
+            (_, None) => self.unknown(from, packet),
         }
+    }
+
+    /// A message of a board that nobody knows there. If it believes it is connected it is told better (§6.12): two
+    /// octets, never more than it sent.
+    fn unknown(&mut self, from: &Address, packet: &Packet<'_>) {
+        self.ignored(from, &"no board is connected from there");
+        if let Packet::Publish(_)
+        | Packet::Register { .. }
+        | Packet::Subscribe(_)
+        | Packet::Unsubscribe(_)
+        | Packet::PingReq { .. } = packet
+        {
+            self.outbox.push(from, &Packet::Disconnect { duration_s: None });
+        }
+    }
+
+    /// Every message that is not obeyed passes here.
+    fn ignored(&self, from: &Address, why: &dyn Display) {
+        self.traffic.add_violation();
+        tracing::debug!(peer = %from, %why, "datagram ignored");
     }
 
     /// A PINGREQ names its board: that one, if it may be where this came from. It is moved there.
@@ -168,8 +180,12 @@ impl Hub {
 
     fn obey(&mut self, now: Time, key: Key, packet: &Packet<'_>) {
         if let Some(peer) = self.peers.get(key) {
-            peer.client.handle_packet(now, packet, &mut self.outbox);
+            let place = peer.client.handle_packet(now, packet, &mut self.outbox);
             self.touched.push(key);
+            if place == Place::Wrong {
+                let from = peer.client.address().clone();
+                self.ignored(&from, &"it is out of place");
+            }
         }
     }
 
@@ -299,8 +315,4 @@ pub(crate) fn peer(from: &Address, way: &Way) -> From {
         Way::Encrypted => peer.encrypted(),
         Way::Certified(_) => peer.certified(),
     }
-}
-
-fn malformed(from: &Address, error: &dyn std::fmt::Display) {
-    tracing::debug!(peer = %from, %error, "malformed datagram");
 }

@@ -227,6 +227,10 @@ impl Connection {
     fn fail(&mut self, reason: ReasonCode, why: &dyn fmt::Display) {
         if self.closing.is_none() {
             complaints::sent_away(self.peer(), self.client(), reason, why);
+            // Silence and a lack of room are no breach of the protocol.
+            if !matches!(reason, ReasonCode::KEEP_ALIVE_TIMEOUT | ReasonCode::QUOTA_EXCEEDED) {
+                self.link.traffic().add_violation();
+            }
             self.dismiss(reason);
         }
     }

@@ -191,6 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 used
             }
             Err(turned_away) => {
+                self.shared.traffic.add_violation();
                 self.turn_away(now, peer, turned_away);
                 bytes.len()
             }

@@ -62,6 +62,7 @@ impl Scrape {
             ("gateway_messages_sent_total", "Messages that went out by it", by(Traffic::messages_sent)),
             ("gateway_bytes_received_total", "Bytes that came by it", by(Traffic::bytes_received)),
             ("gateway_bytes_sent_total", "Bytes that went out by it", by(Traffic::bytes_sent)),
+            ("gateway_violations_total", "Times a client broke its protocol", by(Traffic::violations)),
         ] {
             self.counters(metric, help, name, &values)?;
         }

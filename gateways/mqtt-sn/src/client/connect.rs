@@ -1,6 +1,6 @@
 //! Coming in (§6.2), with the conversation about the will (§6.3).
 
-use super::{Client, State, Way, held::Answer};
+use super::{Client, Place, State, Way, held::Answer};
 use crate::{
     codec::{Connect, Packet, ReturnCode, WillTopic},
     outbox::Outbox,
@@ -95,30 +95,32 @@ impl Client {
         }
     }
 
-    pub(super) fn will_topic(&mut self, topic: Option<WillTopic<'_>>, out: &mut Outbox) {
-        let Some(opening) = &mut self.opening else { return };
-        if self.state == State::WillMessage {
+    pub(super) fn will_topic(&mut self, topic: Option<WillTopic<'_>>, out: &mut Outbox) -> Place {
+        match (self.state, &mut self.opening, topic) {
             // Its repetition: our question was lost.
-            return self.send(out, &Packet::WillMsgReq);
-        }
-        if self.state != State::WillTopic {
-            return;
-        }
-        let Some(will) = topic else {
+            (State::WillMessage, ..) => self.send(out, &Packet::WillMsgReq),
             // §5.4.7: an empty WILLTOPIC means there is to be no will, not even the one there was.
-            self.state = State::Ready;
-            return;
-        };
-        let Ok(name) = Topic::from_bytes(will.topic) else {
-            self.send(out, &Packet::ConnAck(ReturnCode::InvalidTopicId));
-            return self.leave(Detach::Clean);
-        };
-        opening.will_topic = Some((name, will.qos, will.retain));
-        self.state = State::WillMessage;
-        self.send(out, &Packet::WillMsgReq);
+            (State::WillTopic, _, None) => self.state = State::Ready,
+            (State::WillTopic, Some(opening), Some(will)) => match Topic::from_bytes(will.topic) {
+                Ok(name) => {
+                    opening.will_topic = Some((name, will.qos, will.retain));
+                    self.state = State::WillMessage;
+                    self.send(out, &Packet::WillMsgReq);
+                }
+                Err(_) => {
+                    self.send(out, &Packet::ConnAck(ReturnCode::InvalidTopicId));
+                    self.leave(Detach::Clean);
+                }
+            },
+            // The repetition of an empty one: CONNACK was lost, or is on its way.
+            (State::Active, None, None) if self.greeting.will && !self.spoke => self.greet_again(out),
+            (State::Ready | State::Attaching, Some(_), None) => {}
+            _ => return Place::Wrong,
+        }
+        Place::Right
     }
 
-    pub(super) fn will_message(&mut self, message: &[u8], out: &mut Outbox) {
+    pub(super) fn will_message(&mut self, message: &[u8], out: &mut Outbox) -> Place {
         match (self.state, &mut self.opening) {
             (State::WillMessage, Some(opening)) => {
                 let keep_alive_s = opening.greeting.duration_s;
@@ -136,10 +138,12 @@ impl Client {
                 });
                 self.state = State::Ready;
             }
-            // Its repetition: CONNACK was lost.
-            (State::Active, None) if !self.spoke => self.greet_again(out),
-            _ => {}
+            // Its repetition: CONNACK was lost, or is on its way.
+            (State::Active, None) if self.greeting.will && !self.spoke => self.greet_again(out),
+            (State::Ready | State::Attaching, Some(opening)) if opening.will.is_some() => {}
+            _ => return Place::Wrong,
         }
+        Place::Right
     }
 
     pub(super) fn hello(&self) -> Option<Hello> {

@@ -257,7 +257,7 @@ impl Round<'_> {
         }
         let reference = match self.topics.name_for(topic) {
             Some((reference, Standing::Told)) => reference,
-            Some((_, Standing::Refused)) => return Taken::TooLarge,
+            Some((_, Standing::Refused)) => return Taken::Rejected,
             Some((_, Standing::Untold)) | None if name + REGISTER_HEAD > self.max_datagram => return Taken::TooLarge,
             Some((_, Standing::Untold)) | None => {
                 self.next = Some(Next::Register(topic.clone()));

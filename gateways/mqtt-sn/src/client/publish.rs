@@ -66,7 +66,11 @@ impl Client {
             self.flush(out);
         }
         let Some(link) = &mut self.link else { return Ok(()) };
-        if self.held.len() + self.staged.len() >= MAX_HELD && qos != Qos::AtMostOnce || !link.publisher().has_room() {
+        // QoS 0 needs neither an answer nor, unless it is kept as state, the store.
+        let answered = qos != Qos::AtMostOnce;
+        if answered && self.held.len() + self.staged.len() >= MAX_HELD
+            || (answered || publish.retain) && !link.publisher().has_room()
+        {
             return Err(ReturnCode::Congestion);
         }
         let mut message = Message::new(topic, publish.payload, qos);

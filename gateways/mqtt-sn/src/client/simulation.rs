@@ -243,7 +243,10 @@ impl Simulation {
 
     fn arrive(&mut self, board: usize, up: bool, datagram: &[u8]) {
         if up {
-            return self.turn(board, |client, now, out| client.handle_packet(now, &decode(datagram).unwrap(), out));
+            return self.turn(board, |client, now, out| {
+                // Copies of what was answered long ago are out of place, and that is all.
+                let _place = client.handle_packet(now, &decode(datagram).unwrap(), out);
+            });
         }
         if let Some(reply) = self.devices[board].hears(datagram) {
             self.send(board, true, &reply);

@@ -7,7 +7,7 @@ use crate::{
 };
 use futures_util::FutureExt;
 use std::task::Waker;
-use waystation_broker::{Broker, Clock, Limits, ManualClock, Parts, Qos};
+use waystation_broker::{Broker, Clock, DropCause, Limits, ManualClock, Parts, Qos};
 
 const AT: &str = "127.0.0.1:5000";
 
@@ -48,7 +48,13 @@ impl Scene {
 impl Board<'_> {
     /// What comes back, each as its debug text.
     fn says(&mut self, packet: &Packet<'_>) -> Vec<String> {
-        self.turn(|client, now, out| client.handle_packet(now, packet, out))
+        self.turn(|client, now, out| assert_eq!(client.handle_packet(now, packet, out), Place::Right, "{packet:?}"))
+    }
+
+    /// What is out of place is ignored, and said to be so.
+    fn says_in_vain(&mut self, packet: &Packet<'_>) {
+        let answer = self.turn(|client, now, out| assert_eq!(client.handle_packet(now, packet, out), Place::Wrong));
+        assert!(answer.is_empty(), "{packet:?} is answered with {answer:?}");
     }
 
     /// What comes without a word.
@@ -83,7 +89,7 @@ impl Board<'_> {
         let topic = TopicName::Name(filter.as_bytes());
         let (now, mut out) = (self.scene.clock.now(), Outbox::default());
         let packet = Packet::Subscribe(Subscribe { dup: false, qos, msg_id: 9, topic });
-        self.client.handle_packet(now, &packet, &mut out);
+        let _right = self.client.handle_packet(now, &packet, &mut out);
         self.client.finish(now, &mut out);
         let (_, bytes) = out.of_socket(0).next().unwrap();
         let Packet::SubAck(SubAck { topic_id, code: ReturnCode::Accepted, .. }) = decode(bytes).unwrap() else {
@@ -486,7 +492,7 @@ fn a_will_conversation_that_is_not_finished_is_forgotten() {
     assert_eq!(board.says(&mortal(true, true)), ["WillTopicReq"], "a repetition is answered kindly");
     assert_eq!(board.says(&will_topic()), ["WillMsgReq"]);
     assert_eq!(board.says(&will_topic()), ["WillMsgReq"]);
-    assert!(board.says(&Packet::PingReq { client_id: b"" }).is_empty(), "it is not connected");
+    board.says_in_vain(&Packet::PingReq { client_id: b"" });
     assert!(board.after(41).is_empty() && board.client.is_gone());
     assert_eq!(board.client.status(), None);
 }
@@ -502,7 +508,7 @@ fn a_message_too_large_for_the_board_is_dropped_and_counted_and_the_next_one_com
     from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, 3, b"small"));
     let heard = to.hears();
     assert!(heard.len() == 1 && heard[0].contains(&format!("Normal({id})")), "{heard:?}");
-    assert_eq!(scene.broker.metrics().dropped(waystation_broker::DropCause::TooLarge), 1);
+    assert_eq!(scene.broker.metrics().dropped(DropCause::TooLarge), 1);
 }
 
 #[test]
@@ -521,4 +527,64 @@ fn answers_that_do_not_fit_the_qos_change_nothing() {
     assert_eq!(to.says(&Packet::PubRec { msg_id: 2 }), ["PubRel { msg_id: 2 }"]);
     assert!(to.says(&Packet::PubComp { msg_id: 2 }).is_empty());
     assert_eq!(scene.broker.waiting(), 0);
+}
+
+#[test]
+fn what_is_out_of_place_is_ignored() {
+    let scene = Scene::new();
+    let mut stranger = scene.board(AT);
+    stranger.says_in_vain(&will_topic());
+    stranger.says_in_vain(&Packet::WillMsg(b"gone"));
+    stranger.says_in_vain(&Packet::PubRel { msg_id: 1 });
+    let mut board = scene.connected("b");
+    let ack = SubAck { qos: Qos::AtMostOnce, topic_id: 1, msg_id: 1, code: ReturnCode::Accepted };
+    for packet in [
+        Packet::Advertise { gateway: 1, duration_s: 1 },
+        Packet::GwInfo { gateway: 1, address: b"" },
+        Packet::ConnAck(ReturnCode::Accepted),
+        Packet::WillTopicReq,
+        Packet::WillMsgReq,
+        Packet::SubAck(ack),
+        Packet::UnsubAck { msg_id: 1 },
+        Packet::PingResp,
+        Packet::WillTopicResp(ReturnCode::Accepted),
+        Packet::WillMsgResp(ReturnCode::Accepted),
+        // Nobody asked for them.
+        will_topic(),
+        Packet::WillTopic(None),
+        Packet::WillMsg(b"gone"),
+    ] {
+        board.says_in_vain(&packet);
+    }
+    assert_eq!(board.says(&Packet::PingReq { client_id: b"" }), ["PingResp"]);
+}
+
+#[test]
+fn the_last_word_about_the_will_is_answered_again_when_connack_was_lost() {
+    let scene = Scene::new();
+    for last in [Packet::WillTopic(None), Packet::WillMsg(b"gone")] {
+        let mut board = scene.board(AT);
+        board.says(&mortal(true, true));
+        if let Packet::WillMsg(_) = last {
+            board.says(&will_topic());
+        }
+        assert_eq!(board.says(&last), ["ConnAck(Accepted)"]);
+        assert_eq!(board.says(&last), ["ConnAck(Accepted)"]);
+        board.says(&Packet::PingReq { client_id: b"" });
+        board.says_in_vain(&last);
+    }
+}
+
+#[test]
+fn messages_of_a_topic_that_the_board_refused_are_dropped_as_rejected() {
+    let scene = Scene::new();
+    let (mut from, mut to) = (scene.connected("from"), scene.connected("to"));
+    to.subscribes("sensors/#", Qos::AtLeastOnce);
+    from.says(&publish(TopicRef::Predefined(1), Qos::AtLeastOnce, 2, b"21"));
+    assert_eq!(to.hears(), text(&Packet::Register { topic_id: 1, msg_id: 1, name: b"sensors/temperature" }));
+    to.says(&Packet::RegAck { topic_id: 1, msg_id: 1, code: ReturnCode::NotSupported });
+    from.says(&publish(TopicRef::Predefined(1), Qos::AtMostOnce, 0, b"22"));
+    assert!(to.hears().is_empty());
+    let dropped = |cause| scene.broker.metrics().dropped(cause);
+    assert_eq!((dropped(DropCause::Rejected), dropped(DropCause::TooLarge), scene.broker.waiting()), (2, 0, 0));
 }

@@ -141,3 +141,35 @@ async fn strangers_hear_two_octets_at_most_three_and_nothing_in_answer_to_goodby
     }
     server.scene.cx.loops.shutdown();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_the_protocol_is_counted_and_costs_nobody_anything() {
+    let server = server().await;
+    let mut board = soon(Board::connect(server.address, Options::new("bystander"))).await.unwrap();
+    let rude = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    rude.connect(server.address).await.unwrap();
+    let bad: [&[u8]; 12] = [
+        &[],                                      // nothing
+        &[0],                                     // a length of zero
+        &[1],                                     // a long length that is cut
+        &[1, 0],                                  // likewise
+        &[1, 0, 2, 0x16],                         // a long length below its own size
+        &[3, 0x16],                               // longer than it is
+        &[2, 0x16, 0],                            // shorter than it is
+        &[2, 0x03],                               // a reserved type
+        &[7, 0x0C, 0b0110_0011, 0, 1, 0, 0],      // a reserved topic id type
+        &[7, 0x0C, 0b0110_0000, 0, 1, 0, 0],      // QoS -1 to a normal id
+        &[4, 0xFE, 0, 7, 4, 0xFE, 0, 8, 2, 0x16], // encapsulated twice
+        &[7, 0x0D, 0, 1, 0, 1, 0],                // PUBACK of nobody
+    ];
+    for datagram in bad {
+        rude.send(datagram).await.unwrap();
+    }
+    // Whatever came before has been obeyed before.
+    rude.send(&[3, 0x01, 0]).await.unwrap();
+    let mut buffer = [0; 64];
+    assert_eq!(soon(rude.recv(&mut buffer)).await.unwrap(), 3);
+    assert_eq!(server.scene.cx.broker.traffic(&MqttSn::KIND.into()).violations(), 12);
+    soon(board.publish("a/b", b"still here", Qos::AtLeastOnce, false)).await.unwrap();
+    server.end();
+}

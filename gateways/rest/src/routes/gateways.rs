@@ -14,6 +14,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use waystation_broker::Broker;
 use waystation_kit::{EnableError, GatewayStatus, RemoteStatus};
 
 /// A gateway of the configuration.
@@ -25,6 +26,8 @@ pub(crate) struct Shown {
     /// Whether it serves.
     enabled: bool,
     listening: Vec<Listening>,
+    /// How often clients broke its protocol: datagrams that were ignored, connections that were ended.
+    violations: u64,
 }
 
 /// A socket it has bound.
@@ -35,11 +38,12 @@ pub(crate) struct Listening {
     address: String,
 }
 
-impl From<GatewayStatus> for Shown {
-    fn from(status: GatewayStatus) -> Self {
+impl Shown {
+    fn new(status: GatewayStatus, broker: &Broker) -> Self {
+        let violations = broker.traffic(&status.name).violations();
         let listening = status.listening.into_iter();
         let listening = listening.map(|(name, address)| Listening { name, address: address.to_string() }).collect();
-        Self { name: status.name.to_string(), kind: status.kind, enabled: status.enabled, listening }
+        Self { name: status.name.to_string(), kind: status.kind, enabled: status.enabled, listening, violations }
     }
 }
 
@@ -60,7 +64,7 @@ pub(crate) struct Gateways {
 pub(crate) async fn list(State(app): State<App>, _: Admin, mut query: Query) -> Result<Json<Gateways>, Problem> {
     let (limit, after) = (page::limit(&mut query)?, query.text("after")?);
     query.finish()?;
-    let all = app.host.gateways().into_iter().map(Shown::from);
+    let all = app.host.gateways().into_iter().map(|status| Shown::new(status, &app.broker));
     let (gateways, next) = page::of(all, |gateway| &gateway.name, after.as_deref(), limit);
     Ok(Json(Gateways { gateways, next }))
 }
@@ -95,7 +99,7 @@ pub(crate) async fn switch(
         EnableError::Bind(error) => Problem::CannotStart(error.to_string()),
     })?;
     let status = app.host.gateways().into_iter().find(|status| *status.name == *name);
-    status.map(|status| Json(status.into())).ok_or(Problem::NoGateway)
+    status.map(|status| Json(Shown::new(status, &app.broker))).ok_or(Problem::NoGateway)
 }
 
 /// A bridge to another broker.

@@ -172,6 +172,7 @@ async fn metrics_are_prometheus_text() {
         "waystation_messages_dropped_total{cause=\"queue_full\"} 0",
         "waystation_retained_messages 1",
         "waystation_gateway_messages_received_total{gateway=\"rest\"} 1",
+        "waystation_gateway_violations_total{gateway=\"rest\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

@@ -55,8 +55,9 @@ impl Many {
         for datagram in received {
             count += 1;
             let from = datagram.address.as_ref().and_then(address);
-            if let (Some(from), Some(bytes)) = (from, datagram.iovs().next()) {
-                visit(from, bytes);
+            if let Some(from) = from {
+                // An empty datagram has no slice.
+                visit(from, datagram.iovs().next().unwrap_or_default());
             }
         }
         Ok(count == MANY)
