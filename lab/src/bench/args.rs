@@ -168,6 +168,9 @@ pub struct Common {
     /// http://HOST:PORT
     #[arg(long, global = true, default_value = "mqtt://127.0.0.1:1883", value_name = "URL")]
     pub url: String,
+    /// Subscribe at this broker instead: what is measured is a bridge for bench/# between the two
+    #[arg(long, global = true, value_name = "URL")]
+    pub to: Option<String>,
     /// Protocol version
     #[arg(long, global = true, value_enum, default_value = "3.1.1")]
     pub mqtt: Mqtt,

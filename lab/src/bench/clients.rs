@@ -68,6 +68,13 @@ impl Broker {
         Ok(Self { address, mqtt: common.mqtt, qos: common.qos, login, tls, run })
     }
 
+    /// Where this run's subscribers are.
+    pub(super) fn of_subscribers(&self, common: &Common) -> Result<Self> {
+        let Some(to) = &common.to else { return Ok(self.clone()) };
+        let there = Self::new(&Common { url: to.clone(), ..common.clone() }).context("of --to")?;
+        Ok(Self { run: self.run.clone(), ..there })
+    }
+
     /// The root of this run's topics.
     pub(super) fn root(&self) -> String {
         format!("bench/{}", self.run)

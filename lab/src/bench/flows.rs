@@ -142,7 +142,7 @@ fn connect(common: &Common, broker: &Broker, flow: &Flow, plans: Vec<Plan>, engi
         topics.extend(plan.publishers);
         filters.extend(plan.subscribers);
     }
-    let subscribers = broker.open("s", &filters, step)?;
+    let subscribers = broker.of_subscribers(common)?.open("s", &filters, step)?;
     let publishers = broker.open("p", &vec![Vec::new(); topics.len()], |done| step(filters.len() + done))?;
     let mut subscribers = subscribers.into_iter();
     let mut publishers = publishers.into_iter().zip(&topics);
