@@ -182,6 +182,32 @@ fn a_client_that_wants_no_problem_information_gets_no_reason_strings() {
 }
 
 #[test]
+fn a_refusal_says_why_if_the_client_takes_as_much() {
+    let server = Server::start();
+    for (most, words) in [(100, Some("enhanced authentication is not offered")), (20, None)] {
+        let connect = Connect::new(V5, "scram")
+            .property(property::text(property::AUTHENTICATION_METHOD, "SCRAM-SHA-1"))
+            .property(property::four(property::MAXIMUM_PACKET_SIZE, most));
+        let (_, connack) = Client::open(&server, &connect);
+        assert_eq!((connack.code, connack.properties.text(property::REASON_STRING)), (0x8C, words));
+    }
+}
+
+#[test]
+fn a_client_that_is_sent_away_reads_why_if_it_takes_as_much() {
+    let server = Server::start();
+    let why = "malformed PUBLISH: packet identifier is 0, expected 1 to 65535";
+    let words = [&[property::REASON_STRING], say::string(why).as_slice()].concat();
+    let told = say::packet(0xE0, &[&[0x82], say::with_length(&words).as_slice()].concat());
+    for (most, told) in [(80, told.as_slice()), (40, &[0xE0, 1, 0x82])] {
+        let connect = Connect::new(V5, "zero").property(property::four(property::MAXIMUM_PACKET_SIZE, most));
+        let (mut client, _) = Client::connect(&server, &connect);
+        client.send(&Publish { topic: "a", qos: 1, id: 0, ..Default::default() }.bytes(V5));
+        assert_eq!(client.into_wire().packet().unwrap(), told);
+    }
+}
+
+#[test]
 fn enhanced_authentication_is_refused() {
     let server = Server::start();
     let connect = Connect::new(V5, "scram").property(property::text(property::AUTHENTICATION_METHOD, "SCRAM-SHA-1"));

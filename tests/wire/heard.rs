@@ -122,7 +122,7 @@ pub(crate) fn read(version: Version, packet: &[u8]) -> Heard {
             Heard::UnsubAck { id, reasons: body.rest() }
         }
         0xD0 => Heard::PingResp,
-        0xE0 => Heard::Disconnect { reason: body.reason(version) },
+        0xE0 => Heard::Disconnect { reason: body.farewell(version) },
         _ => panic!("no packet that a server sends: {packet:02x?}"),
     };
     assert!(body.bytes.is_empty(), "bytes after the end: {packet:02x?}");
@@ -219,7 +219,19 @@ impl Reader<'_> {
         taken.to_vec()
     }
 
-    /// The reason at the end of an acknowledgement or DISCONNECT, which may be left out.
+    /// The reason of a DISCONNECT, with words beside it where the client did something wrong.
+    fn farewell(&mut self, version: Version) -> u8 {
+        if self.bytes.len() < 2 {
+            return self.reason(version);
+        }
+        let reason = self.byte();
+        let properties = self.properties(version);
+        let words = properties.text(property::REASON_STRING).map_or(0, str::len);
+        assert!(reason >= 0x80 && words > 0 && properties.0.len() == 1, "{:02x?}", self.of);
+        reason
+    }
+
+    /// The reason at the end of an acknowledgement, which may be left out.
     fn reason(&mut self, version: Version) -> u8 {
         if self.bytes.is_empty() {
             return 0;
@@ -232,7 +244,7 @@ impl Reader<'_> {
         reason
     }
 
-    /// This server puts no reason strings and no user properties into anything but CONNACK and PUBLISH.
+    /// This server puts no reason strings into acknowledgements, and user properties into nothing but PUBLISH.
     fn no_properties(&mut self, version: Version) {
         let properties = self.properties(version);
         assert_eq!(properties, Properties::default(), "{:02x?}", self.of);

@@ -190,6 +190,7 @@ pub(crate) mod property {
     pub(crate) const WILL_DELAY: u8 = 0x18;
     pub(crate) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
     pub(crate) const RESPONSE_INFORMATION: u8 = 0x1A;
+    pub(crate) const REASON_STRING: u8 = 0x1F;
     pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
     pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
     pub(crate) const TOPIC_ALIAS: u8 = 0x23;
@@ -242,7 +243,7 @@ fn data(bytes: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), bytes].concat()
 }
 
-fn with_length(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn with_length(bytes: &[u8]) -> Vec<u8> {
     [variable(bytes.len()), bytes.to_vec()].concat()
 }
 

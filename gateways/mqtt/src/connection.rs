@@ -57,14 +57,16 @@ pub(crate) struct Connection {
     greeted: bool,
     /// The session was resumed and may have deliveries to send again.
     resending: bool,
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
 }
 
 /// How a connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Closing {
     how: Detach,
     farewell: Option<ReasonCode>,
+    /// What the client did wrong, in words.
+    why: Option<String>,
 }
 
 /// What a loop's connections use one after the other while they obey a burst.
@@ -187,7 +189,7 @@ impl Connection {
 
     /// The client hung up.
     pub(crate) fn handle_hang_up(&mut self) {
-        self.closing.get_or_insert(Closing { how: Detach::WithWill, farewell: None });
+        self.close(Detach::WithWill, None, None);
     }
 
     /// When [`Connection::handle_timeout`] is to be called.
@@ -204,10 +206,8 @@ impl Connection {
     /// Says goodbye and lets go of the session.
     pub(crate) fn leave(self, out: &mut Vec<u8>) {
         let Some(closing) = self.closing else { return };
-        if let (Some(reason), Version::V5, true) = (closing.farewell, self.version, self.greeted)
-            && let Err(error) = Disconnect::new(reason).encode(Version::V5, out)
-        {
-            tracing::error!(%error, "DISCONNECT cannot be encoded");
+        if let (Some(reason), Version::V5, true) = (closing.farewell, self.version, self.greeted) {
+            farewell(reason, closing.why.as_deref(), self.client_maximum, out);
         }
         self.link.detach(closing.how);
     }
@@ -231,16 +231,36 @@ impl Connection {
             if !matches!(reason, ReasonCode::KEEP_ALIVE_TIMEOUT | ReasonCode::QUOTA_EXCEEDED) {
                 self.link.traffic().add_violation();
             }
-            self.dismiss(reason);
+            self.close(Detach::WithWill, Some(reason), Some(why.to_string()));
         }
     }
 
     /// Ends the connection for a reason that is not the client's fault.
     fn dismiss(&mut self, reason: ReasonCode) {
-        self.closing.get_or_insert(Closing { how: Detach::WithWill, farewell: Some(reason) });
+        self.close(Detach::WithWill, Some(reason), None);
+    }
+
+    /// The first to end the connection says how.
+    fn close(&mut self, how: Detach, farewell: Option<ReasonCode>, why: Option<String>) {
+        self.closing.get_or_insert_with(|| Box::new(Closing { how, farewell, why }));
     }
 
     fn held_bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.len())
+    }
+}
+
+/// Appends a DISCONNECT, with a Reason String where the client takes a packet of that size [MQTT-3.14.2-3].
+fn farewell(reason: ReasonCode, why: Option<&str>, client_maximum: u32, out: &mut Vec<u8>) {
+    let start = out.len();
+    let mut disconnect = Disconnect::new(reason);
+    disconnect.properties.reason_string = why;
+    let mut encoded = disconnect.encode(Version::V5, out);
+    if why.is_some() && out.len() - start > client_maximum as usize {
+        out.truncate(start);
+        encoded = Disconnect::new(reason).encode(Version::V5, out);
+    }
+    if let Err(error) = encoded {
+        tracing::error!(%error, "DISCONNECT cannot be encoded");
     }
 }

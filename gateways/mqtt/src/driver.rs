@@ -219,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 self.state = State::Up(connection);
                 self.pipelined = !self.carry.is_empty();
             }
-            Err(refusal) => self.turn_away(now, peer, handshake::refuse(terms.version, &refusal)),
+            Err(refusal) => self.turn_away(now, peer, handshake::refuse(&terms, &refusal)),
         }
     }
 

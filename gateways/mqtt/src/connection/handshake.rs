@@ -60,21 +60,21 @@ pub(crate) fn knock(
     let version = connect.version;
     match read(&connect, gateway, peer, limits) {
         Ok(knock) => Ok(Some((Box::new(knock), used))),
-        Err((reason, why)) => Err(turn_away(version, reason, why)),
+        Err((reason, why)) => Err(turn_away(version, reason, why, client_maximum(&connect))),
     }
 }
 
 /// The CONNACK of a client that the core does not let in.
-pub(crate) fn refuse(version: Version, refusal: &Refusal) -> TurnedAway {
+pub(crate) fn refuse(terms: &Terms, refusal: &Refusal) -> TurnedAway {
     let reason = match refusal {
         Refusal::BadCredentials => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
         Refusal::NotAuthorized | Refusal::EncryptionRequired | Refusal::WillRefused => ReasonCode::NOT_AUTHORIZED,
         Refusal::InvalidClientId => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
         Refusal::ServerBusy | Refusal::InUse => ReasonCode::SERVER_BUSY,
-        Refusal::StoreUnavailable if version == Version::V5 => ReasonCode::QUOTA_EXCEEDED,
+        Refusal::StoreUnavailable if terms.version == Version::V5 => ReasonCode::QUOTA_EXCEEDED,
         Refusal::StoreUnavailable | Refusal::ServerUnavailable | Refusal::NoSession => ReasonCode::SERVER_UNAVAILABLE,
     };
-    turn_away(version, reason, &refusal.to_string())
+    turn_away(terms.version, reason, &refusal.to_string(), terms.client_maximum)
 }
 
 /// The CONNACK of a client that is in: what it got, and what is limited.
@@ -139,11 +139,16 @@ fn read(
         keep_alive,
         keep_alive_lowered,
         expiry,
-        client_maximum: properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get),
+        client_maximum: client_maximum(connect),
         client_aliases: properties.topic_alias_maximum.unwrap_or(0),
         assigned: assigned.filter(|_| connect.version == Version::V5),
     };
     Ok(Knock { hello, terms })
+}
+
+/// Largest packet the client takes, in bytes.
+fn client_maximum(connect: &Connect<'_>) -> u32 {
+    connect.properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get)
 }
 
 fn credentials(connect: &Connect<'_>) -> Credentials {
@@ -188,18 +193,21 @@ fn read_will(will: &codec::Will<'_>, keep_alive_s: u16, limits: &Limits) -> Resu
 
 fn malformed(error: &DecodeError) -> TurnedAway {
     let why = error.to_string();
+    let answer = |version, most| turn_away(version, error.reason(), &why, most);
     match (error.version, &error.kind) {
-        (Some(version), _) => turn_away(version, error.reason(), &why),
-        // A version we do not know is answered in the form that is most likely understood: what comes after MQTT 5
-        // knows that one's. The high bit is how bridges of mosquitto say what they are; they are of the old ones.
-        (None, Malformation::ProtocolLevel { got: 6..=0x7F }) => turn_away(Version::V5, error.reason(), &why),
-        (None, Malformation::ProtocolLevel { .. }) => turn_away(Version::V3_1_1, error.reason(), &why),
+        // What the client takes at most was in what could not be read.
+        (Some(version), _) => answer(version, u32::MAX),
+        // A version we do not know is answered in the shortest form, the one that is most likely understood: what comes
+        // after MQTT 5 knows that one's. The high bit is how bridges of mosquitto say what they are; they are of the
+        // old ones.
+        (None, Malformation::ProtocolLevel { got: 6..=0x7F }) => answer(Version::V5, 0),
+        (None, Malformation::ProtocolLevel { .. }) => answer(Version::V3_1_1, 0),
         // Nothing says that MQTT is spoken at all.
         (None, _) => TurnedAway { answer: Vec::new(), why },
     }
 }
 
-fn turn_away(version: Version, reason: ReasonCode, why: &str) -> TurnedAway {
+fn turn_away(version: Version, reason: ReasonCode, why: &str, client_maximum: u32) -> TurnedAway {
     // Before MQTT 5 a malformed CONNECT is answered by closing; only six causes have a return code.
     let has_code = version == Version::V5
         || !matches!(
@@ -209,7 +217,16 @@ fn turn_away(version: Version, reason: ReasonCode, why: &str) -> TurnedAway {
                 | ReasonCode::PACKET_TOO_LARGE
                 | ReasonCode::TOPIC_NAME_INVALID
         );
-    let answer = if has_code { encode(version, &ConnAck { reason, ..ConnAck::default() }) } else { Vec::new() };
+    let mut answer = Vec::new();
+    if has_code {
+        let mut connack = ConnAck { reason, ..ConnAck::default() };
+        connack.properties.reason_string = Some(why);
+        answer = encode(version, &connack);
+        if answer.len() > client_maximum as usize {
+            connack.properties.reason_string = None; // [MQTT-3.2.2-19]
+            answer = encode(version, &connack);
+        }
+    }
     TurnedAway { answer, why: why.to_owned() }
 }
 

@@ -1,7 +1,7 @@
 //! From the client: every packet of a burst is obeyed in place; what it published is routed together, and
 //! acknowledged together.
 
-use super::{Burst, Closing, Connection, Pending, Scratch, Verdict, kept::Kept};
+use super::{Burst, Connection, Pending, Scratch, Verdict, kept::Kept};
 use crate::codec::{
     self, Ack, AckProperties, Disconnect, EncodeError, Packet, PacketType, Publish, ReasonCode, SubAck, Subscribe,
     UnsubAck, Unsubscribe, Version, encode_ack,
@@ -337,7 +337,7 @@ impl Connection {
         }
         // [MQTT-3.14.4-3]: only success discards the will.
         let how = if disconnect.reason == ReasonCode::SUCCESS { Detach::Clean } else { Detach::WithWill };
-        self.closing = Some(Closing { how, farewell: None });
+        self.close(how, None, None);
     }
 
     /// Gives the client's answers to the core, and answers its PUBRECs.
