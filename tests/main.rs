@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail their test")]
 
+mod bench_durable;
 mod bench_http;
 mod boards;
 mod certificates;

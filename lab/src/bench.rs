@@ -10,6 +10,7 @@ mod boards;
 mod churn;
 mod clients;
 mod conn;
+mod durable;
 mod engine;
 mod flows;
 mod http;
@@ -20,13 +21,14 @@ mod progress;
 mod report;
 mod retained;
 mod stream;
+mod sync;
 mod tally;
 mod template;
 mod wire;
 
 use std::process::ExitCode;
 
-pub use args::{Args, Common, Fleet, Mqtt, Scenario, Wait};
+pub use args::{Args, Client, Common, Down, Fleet, Mqtt, Scenario, Wait};
 pub use report::{Latency, Report};
 
 /// Runs one scenario, prints its report to stdout, and says by the exit code whether every message arrived that had to
@@ -56,6 +58,8 @@ pub fn measure(args: &Args) -> anyhow::Result<Report> {
         Scenario::Rotate { publishers, topics } => flows::rotate(common, *publishers, *topics),
         Scenario::Latency { rate } => flows::latency(common, *rate),
         Scenario::Filters { filters, per_connection } => flows::filters(common, *filters, *per_connection),
+        Scenario::Durable { flight, publishers, session } => durable::run(common, *flight, *publishers, *session),
+        Scenario::Sync { group, folder } => sync::run(common, *group, folder),
         Scenario::Idle { connections } => idle::run(common, *connections),
         Scenario::Retained { count } => retained::run(common, *count),
         Scenario::Churn { concurrency } => churn::run(common, *concurrency),

@@ -1,5 +1,6 @@
 //! The command line of `waystation bench`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -69,6 +70,29 @@ pub enum Scenario {
         #[arg(long, default_value_t = 10_000, value_parser = at_least_one())]
         per_connection: u32,
     },
+    /// Publishers into the queue of a session that outlives its connection (-q 1 or 2): time to the acknowledgement
+    ///
+    /// When all is measured a session that was away comes back and gets everything. Give the broker room for it.
+    Durable {
+        /// Messages under way to their acknowledgements, over all publishers
+        #[arg(long, default_value_t = 128, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        flight: u32,
+        /// Publishing connections, at most one a message under way
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        publishers: u32,
+        /// What the session's client does meanwhile
+        #[arg(long, value_enum, default_value = "away")]
+        session: Client,
+    },
+    /// A bare loop that appends groups of records to a file and syncs it: the floor to measure `durable` against
+    Sync {
+        /// Records in a group
+        #[arg(long, default_value_t = 128, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        group: u32,
+        /// Where the file is to be: on the disk that the broker uses
+        #[arg(long, default_value = ".")]
+        folder: PathBuf,
+    },
     /// Connections with one subscription each that do nothing: the broker's memory per connection (needs --pid)
     Idle {
         /// Connections (one address has some 28,000 ports; raise `ulimit -n` on both sides)
@@ -117,8 +141,18 @@ pub enum Scenario {
     /// A bare HTTP handler that only reads the body: the floor to measure `http` against
     #[command(hide = true)]
     Floor,
-    /// A fleet of MQTT-SN boards that publish flat out, one message under way each (--url mqttsn://HOST:PORT, -q 1 or 2)
+    /// A fleet of MQTT-SN boards that publish flat out, one message under way each (--url mqttsn://HOST:PORT, -q 1 or
+    /// 2), or are published to (--down, -q 0 or 1)
     Boards(Fleet),
+}
+
+/// What the client of a kept session does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// It is not connected
+    Away,
+    /// It takes what comes
+    Reading,
 }
 
 /// What readers over HTTP wait for.
@@ -132,12 +166,27 @@ pub enum Wait {
     Stream,
 }
 
+/// Whom messages to boards are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Down {
+    /// Each for all boards
+    All,
+    /// Each for one board, in turn
+    One,
+}
+
 /// A fleet of MQTT-SN boards, and the air between them and the gateway.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Fleet {
     /// Boards, one UDP socket each (raise `ulimit -n`)
     #[arg(long, default_value_t = 100, value_parser = at_least_one())]
     pub boards: u32,
+    /// The other direction: messages are published by MQTT, each to all boards or to one after the other
+    #[arg(long, value_enum, requires = "from")]
+    pub down: Option<Down>,
+    /// The same server's MQTT, mqtt://HOST:PORT
+    #[arg(long, value_name = "URL", requires = "down")]
+    pub from: Option<String>,
     /// Datagrams lost, per cent, each way
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = per_cent)]
     pub loss: f64,

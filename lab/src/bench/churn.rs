@@ -75,7 +75,8 @@ pub(super) fn run(common: &Common, concurrency: u32) -> Result<Report> {
 
 fn cycle(common: &Common, broker: &Broker, number: u32, topics: &[String], template: &mut Template) -> Result<()> {
     let mqtt: Mqtt = common.mqtt;
-    let mut client = broker.greet(&format!("bench-{}-{number}", broker.root().replace('/', "-")))?;
+    let mut client =
+        broker.greet(&format!("bench-{}-{number}", broker.root().replace('/', "-")), wire::Session::Clean)?;
     client.welcome(mqtt)?;
     client.subscribe(mqtt, topics, common.qos)?;
     client.subscribed(mqtt)?;

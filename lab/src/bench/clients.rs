@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::args::{Common, Mqtt};
 use super::stream::{Stream, Tls};
-use super::wire::{self, Frame};
+use super::wire::{self, Frame, Session};
 
 /// Connections that shake hands at the same time; within every broker's listen backlog.
 const GROUP: usize = 64;
@@ -87,7 +87,7 @@ impl Broker {
             let first = clients.len();
             for number in first..first + group.len() {
                 clients.push(
-                    self.greet(&format!("bench-{}-{role}{number}", self.run)).with_context(|| {
+                    self.greet(&self.client_id(role, number), Session::Clean).with_context(|| {
                         format!("connection {} of {} to {}", number + 1, filters.len(), self.address)
                     })?,
                 );
@@ -113,8 +113,13 @@ impl Broker {
         Ok(clients)
     }
 
+    /// This run's client of this role and number.
+    pub(super) fn client_id(&self, role: &str, number: usize) -> String {
+        format!("bench-{}-{role}{number}", self.run)
+    }
+
     /// Opens one connection and sends CONNECT.
-    pub(super) fn greet(&self, client_id: &str) -> Result<Client> {
+    pub(super) fn greet(&self, client_id: &str, session: Session) -> Result<Client> {
         let stream = TcpStream::connect_timeout(&self.address, ANSWER)
             .context("cannot connect (is the broker there? is `ulimit -n` high enough?)")?;
         stream.set_nodelay(true)?;
@@ -126,7 +131,7 @@ impl Broker {
         let mut client = Client { stream, receive_maximum: u16::MAX, carry: Vec::new() };
         let mut packet = Vec::with_capacity(64);
         let login = self.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
-        wire::connect(&mut packet, self.mqtt, client_id, login);
+        wire::connect(&mut packet, self.mqtt, client_id, session, login);
         client.stream.write_all(&packet)?;
         Ok(client)
     }

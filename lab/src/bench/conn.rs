@@ -43,28 +43,26 @@ impl Conn {
             self.carry.clear();
             let room = scratch.len() - kept;
             let count = match self.stream.read(&mut scratch[kept..]) {
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.carry.extend_from_slice(&scratch[..kept]);
-                    return Ok(());
-                }
+                Ok(count) => Some(count),
+                // Whole packets may wait nevertheless: those that came with the last answer of the handshake.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
                     self.carry.extend_from_slice(&scratch[..kept]);
                     continue;
                 }
-                Err(_) => 0,
+                Err(_) => Some(0),
             };
-            if count == 0 {
+            if count == Some(0) {
                 self.alive = false;
                 return Ok(());
             }
-            let mut bytes = &scratch[..kept + count];
+            let mut bytes = &scratch[..kept + count.unwrap_or(0)];
             while let Some((frame, used)) = Frame::parse(bytes)? {
                 packet(frame, &mut self.out)?;
                 bytes = &bytes[used..];
             }
             self.carry.extend_from_slice(bytes);
-            if count < room && self.stream.short_reads_tell() {
+            if count.is_none_or(|count| count < room && self.stream.short_reads_tell()) {
                 return Ok(());
             }
         }

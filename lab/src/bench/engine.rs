@@ -1,5 +1,6 @@
 //! One thread, one poll, all connections: sends as far as the window allows, counts what arrives.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ pub(super) struct Publisher {
     /// Messages below this have arrived everywhere, or are no longer waited for.
     arrived: u32,
     pending: Range<usize>,
+    /// When what is unacknowledged was sent, if acknowledgements are timed: they come in the order of the messages
+    /// [MQTT-4.6.0-2].
+    unanswered: Option<VecDeque<u64>>,
 }
 
 /// A receiving connection and what it has seen.
@@ -75,6 +79,8 @@ pub(super) struct Engine {
     epoch: Instant,
     /// `None` while no latency is to be recorded.
     pub(super) latency: Option<Histogram<u64>>,
+    /// Times from message to acknowledgement; `None` while none are to be recorded.
+    pub(super) acknowledgements: Option<Histogram<u64>>,
     /// Record each message, not one a read.
     pub(super) every_latency: bool,
     pacer: Option<Pacer>,
@@ -99,7 +105,13 @@ impl Publisher {
             refused: 0,
             arrived: 0,
             pending: 0..0,
+            unanswered: None,
         }
+    }
+
+    /// Measures the time from each message to its acknowledgement.
+    pub(super) fn time_acknowledgements(&mut self) {
+        self.unanswered = Some(VecDeque::new());
     }
 
     fn credit(&self, qos: u8) -> u32 {
@@ -121,6 +133,9 @@ impl Publisher {
                     let (count, range) = self.template.stamp(number, self.sent, count, now);
                     self.sent += count;
                     self.pending = range;
+                    if let Some(unanswered) = &mut self.unanswered {
+                        unanswered.extend((0..count).map(|_| now));
+                    }
                 }
             }
             if self.pending.is_empty() && self.conn.out.is_empty() {
@@ -160,6 +175,7 @@ impl Engine {
             scratch: Vec::new(),
             epoch: Instant::now(),
             latency: None,
+            acknowledgements: None,
             every_latency: false,
             pacer: None,
             delivered: 0,
@@ -181,10 +197,29 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes in one more subscriber, of the last group, with all that its publishers have sent so far still to come.
+    pub(super) fn admit(&mut self, mut conn: Conn) -> Result<()> {
+        let group = self.groups.len() - 1;
+        let token = Token(self.publishers.len() + self.subscribers.len());
+        self.poll.registry().register(conn.stream.socket_mut(), token, Interest::READABLE | Interest::WRITABLE)?;
+        let publishers = self.groups[group].publishers.clone();
+        self.subscribers.push(Subscriber::new(conn, group, publishers));
+        self.groups[group].subscribers.end += 1;
+        // Some of it may have come with the answer to CONNECT.
+        self.subscriber_event(self.subscribers.len() - 1, true, true)
+    }
+
     /// From now on messages are released at this rate, whatever the publishers' budgets were.
     pub(super) fn pace(&mut self, rate: u32) -> Result<()> {
         self.pacer = Some(Pacer::start(rate, Waker::new(self.poll.registry(), PACER)?));
         Ok(())
+    }
+
+    /// Records times from now on.
+    pub(super) fn record(&mut self, empty: Histogram<u64>) {
+        let timed = self.publishers.iter().any(|publisher| publisher.unanswered.is_some());
+        self.acknowledgements = timed.then(|| empty.clone());
+        self.latency = Some(empty);
     }
 
     /// Nothing new is sent after this.
@@ -246,6 +281,10 @@ impl Engine {
         (sent, expected)
     }
 
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.publishers.iter().map(|publisher| u64::from(publisher.acknowledged)).sum()
+    }
+
     pub(super) fn unacknowledged(&self) -> u64 {
         if self.qos == 0 {
             return 0;
@@ -271,21 +310,26 @@ impl Engine {
         publisher.conn.writable |= writable;
         if readable && publisher.conn.alive {
             let (acknowledged, refused) = (&mut publisher.acknowledged, &mut publisher.refused);
+            let (unanswered, histogram) = (&mut publisher.unanswered, &mut self.acknowledgements);
+            let now = nanoseconds(self.epoch.elapsed());
             publisher.conn.read(&mut self.scratch, |frame, out| {
-                match frame.kind() {
-                    wire::PUBACK | wire::PUBCOMP => {
-                        *refused += u32::from(frame.acknowledged()?.1);
-                        *acknowledged += 1;
-                    }
+                let refuses = match frame.kind() {
+                    wire::PUBACK | wire::PUBCOMP => frame.acknowledged()?.1,
                     wire::PUBREC => match frame.acknowledged()? {
                         // A refusal ends the exchange (MQTT 5 §4.3.3).
-                        (_, true) => {
-                            *refused += 1;
-                            *acknowledged += 1;
+                        (_, true) => true,
+                        (id, false) => {
+                            wire::acknowledge(out, wire::PUBREL, id);
+                            return Ok(());
                         }
-                        (id, false) => wire::acknowledge(out, wire::PUBREL, id),
                     },
-                    _ => {}
+                    _ => return Ok(()),
+                };
+                *refused += u32::from(refuses);
+                *acknowledged += 1;
+                let sent = unanswered.as_mut().and_then(VecDeque::pop_front);
+                if let (Some(sent), Some(histogram)) = (sent, histogram.as_mut()) {
+                    histogram.saturating_record(now.saturating_sub(sent));
                 }
                 Ok(())
             })?;

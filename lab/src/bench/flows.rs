@@ -26,7 +26,7 @@ struct Plan {
 }
 
 /// What differs between scenarios besides who is connected.
-struct Flow {
+pub(super) struct Flow {
     name: &'static str,
     /// Bytes under way to one subscriber.
     window: u32,
@@ -36,11 +36,27 @@ struct Flow {
     ballast: Vec<Vec<String>>,
     /// Filters to divide the growth in memory by.
     filters: u32,
+    /// What the costs are divided by.
+    by: By,
+}
+
+/// What counts as a message that was dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// It reached a subscriber.
+    Delivery,
+    /// It was acknowledged to its publisher.
+    Acknowledgement,
 }
 
 impl Flow {
     fn new(name: &'static str, window: u32) -> Self {
-        Self { name, window, rate: None, ballast: Vec::new(), filters: 0 }
+        Self { name, window, rate: None, ballast: Vec::new(), filters: 0, by: By::Delivery }
+    }
+
+    /// Measured by what is acknowledged; nothing waits for deliveries.
+    pub(super) fn of_acknowledgements(name: &'static str) -> Self {
+        Self { by: By::Acknowledgement, ..Self::new(name, 0) }
     }
 }
 
@@ -203,6 +219,7 @@ struct Reading {
     at: Instant,
     sent: u64,
     delivered: u64,
+    acknowledged: u64,
     broker: Option<Usage>,
     own: Usage,
 }
@@ -212,11 +229,18 @@ impl Reading {
         let own = Process::myself().usage()?;
         let broker = watched.map(Process::usage).transpose()?;
         let (sent, _) = engine.sent_and_expected();
-        Ok(Self { at: Instant::now(), sent, delivered: engine.delivered, broker, own })
+        Ok(Self {
+            at: Instant::now(),
+            sent,
+            delivered: engine.delivered,
+            acknowledged: engine.acknowledged(),
+            broker,
+            own,
+        })
     }
 }
 
-fn measure(
+pub(super) fn measure(
     common: &Common,
     flow: &Flow,
     watched: Option<Process>,
@@ -232,7 +256,7 @@ fn measure(
     let mut drained = false;
     let (start, end);
     if let Some(messages) = common.messages {
-        engine.latency = Some(histogram);
+        engine.record(histogram);
         start = Reading::take(engine, watched)?;
         if let Some(rate) = flow.rate {
             let last = start.at + Duration::from_secs_f64(f64::from(messages) / f64::from(rate));
@@ -245,22 +269,25 @@ fn measure(
     } else {
         let warm = Instant::now();
         run_until(engine, warm + Duration::from_secs_f64(common.warmup), warm, "warming up", broken)?;
-        engine.latency = Some(histogram);
+        engine.record(histogram);
         start = Reading::take(engine, watched)?;
         let last = start.at + Duration::from_secs_f64(common.duration);
         run_until(engine, last, start.at, flow.name, broken)?;
         end = Reading::take(engine, watched)?;
     }
-    if let Some(latency) = engine.latency.take() {
-        report.latency = Latency::of(&latency);
-    }
+    report.latency = engine.latency.take().as_ref().and_then(Latency::of);
+    report.acknowledgement = engine.acknowledgements.take().as_ref().and_then(Latency::of);
     report.seconds = (end.at - start.at).as_secs_f64();
-    let delivered = end.delivered - start.delivered;
+    let (delivered, acknowledged) = (end.delivered - start.delivered, end.acknowledged - start.acknowledged);
+    let handled = if flow.by == By::Delivery { delivered } else { acknowledged };
     report.sent_per_second = report::rate(end.sent - start.sent, report.seconds);
     report.delivered_per_second = report::rate(delivered, report.seconds);
-    report.generator_cpu_us = report::micros_each(end.own.cpu.saturating_sub(start.own.cpu), delivered);
+    if flow.by == By::Acknowledgement {
+        report.acknowledged_per_second = Some(report::rate(acknowledged, report.seconds));
+    }
+    report.generator_cpu_us = report::micros_each(end.own.cpu.saturating_sub(start.own.cpu), handled);
     if let (Some(start), Some(end)) = (start.broker, end.broker) {
-        report.broker_cpu_us = report::micros_each(end.cpu.saturating_sub(start.cpu), delivered);
+        report.broker_cpu_us = report::micros_each(end.cpu.saturating_sub(start.cpu), handled);
         report.broker_memory = Some(end.resident);
     }
     if !drained {
@@ -294,7 +321,7 @@ fn run_until(
 }
 
 /// Goes on until everything has arrived, or nothing has moved for so long.
-fn drain(engine: &mut Engine, patience: Duration) -> Result<()> {
+pub(super) fn drain(engine: &mut Engine, patience: Duration) -> Result<()> {
     let mut moved = (Instant::now(), u64::MAX);
     let mut asked = Instant::now();
     engine.run(|engine| {
@@ -313,7 +340,7 @@ fn drain(engine: &mut Engine, patience: Duration) -> Result<()> {
     })
 }
 
-fn account(engine: &Engine, report: &mut Report) {
+pub(super) fn account(engine: &Engine, report: &mut Report) {
     (report.sent, report.expected) = engine.sent_and_expected();
     for stream in engine.subscribers.iter().flat_map(|subscriber| &subscriber.streams) {
         report.delivered += stream.delivered;

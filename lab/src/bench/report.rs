@@ -56,6 +56,12 @@ pub struct Report {
     pub sent_per_second: f64,
     /// Deliveries in the measured interval, a second. Churn: cycles.
     pub delivered_per_second: f64,
+    /// Durable: acknowledgements in the measured interval, a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledged_per_second: Option<f64>,
+    /// Durable: time from send to acknowledgement. Sync: time of a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledgement: Option<Latency>,
     /// Time from send to receipt. Under full load it is mostly the window's length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
@@ -178,6 +184,9 @@ impl Report {
             }
             line("rate", format!("{:.0} delivered/s over {:.2} s", self.delivered_per_second, self.seconds));
         }
+        if let Some(rate) = self.acknowledged_per_second {
+            line("acknowledged", format!("{rate:.0}/s"));
+        }
         if let (Some(repeats), Some(seconds)) = (self.repeats, self.connect_seconds) {
             line("connected", format!("in {seconds:.3} s, with topic ids"));
             line("repeated", repeats.to_string());
@@ -188,7 +197,9 @@ impl Report {
         if let Some(rate) = self.set_per_second {
             line("set", format!("{rate:.0} retained/s"));
         }
-        for (name, latency) in [("latency", self.latency), ("latency, MQTT", self.mqtt_latency)] {
+        for (name, latency) in
+            [("acknowledgement", self.acknowledgement), ("latency", self.latency), ("latency, MQTT", self.mqtt_latency)]
+        {
             if let Some(Latency { p50, p90, p99, p999, max, .. }) = latency {
                 line(name, format!("p50 {p50:.0} p90 {p90:.0} p99 {p99:.0} p99.9 {p999:.0} max {max:.0} µs"));
             }

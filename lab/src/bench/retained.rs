@@ -24,7 +24,7 @@ pub(super) fn run(common: &Common, count: u32) -> Result<Report> {
     let usage = || process.map(Process::usage).transpose();
     let mut report = Report::new("retained", common);
     (report.publishers, report.subscribers) = (1, 1);
-    let mut publisher = broker.greet(&format!("{}-p", root.replace('/', "-")))?;
+    let mut publisher = broker.greet(&format!("{}-p", root.replace('/', "-")), wire::Session::Clean)?;
     publisher.welcome(common.mqtt)?;
 
     let (before, began) = (usage()?, Instant::now());
@@ -33,7 +33,7 @@ pub(super) fn run(common: &Common, count: u32) -> Result<Report> {
     report.set_per_second = Some(report::rate(u64::from(count), began.elapsed().as_secs_f64()));
     let set = usage()?;
 
-    let mut subscriber = broker.greet(&format!("{}-s", root.replace('/', "-")))?;
+    let mut subscriber = broker.greet(&format!("{}-s", root.replace('/', "-")), wire::Session::Clean)?;
     subscriber.welcome(common.mqtt)?;
     let (start, began, own) = (usage()?, Instant::now(), Process::myself().usage()?);
     subscriber.subscribe(common.mqtt, &[format!("{root}/#")], common.qos)?;

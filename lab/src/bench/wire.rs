@@ -20,6 +20,9 @@ pub(super) const DISCONNECT_BYTES: [u8; 2] = [DISCONNECT, 0];
 /// Seconds; idle connections must survive a long run without a PINGREQ.
 const KEEP_ALIVE: u16 = 7_200;
 
+/// Seconds a kept session outlives its connection (MQTT 5): a run that breaks off leaves nothing for long.
+const KEPT_S: u32 = 3_600;
+
 /// What came is not MQTT, or not what a broker may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
@@ -146,17 +149,32 @@ pub(super) struct Places {
     pub(super) payload: usize,
 }
 
+/// What becomes of a session when its connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Session {
+    /// It ends too, and begins empty.
+    Clean,
+    /// It goes on, and is resumed.
+    Kept,
+}
+
 /// A name and its password.
 pub(super) type Login<'a> = Option<(&'a str, &'a str)>;
 
-pub(super) fn connect(out: &mut Vec<u8>, mqtt: Mqtt, client_id: &str, login: Login<'_>) {
+pub(super) fn connect(out: &mut Vec<u8>, mqtt: Mqtt, client_id: &str, session: Session, login: Login<'_>) {
     let mut body = Vec::with_capacity(64);
     string(&mut body, "MQTT");
     // Clean session, clean start; name and password flags [MQTT-3.1.2-18, MQTT-3.1.2-20].
-    body.extend([if mqtt == Mqtt::V5 { 5 } else { 4 }, if login.is_some() { 0xC2 } else { 0x02 }]);
+    let clean = if session == Session::Clean { 0x02 } else { 0 };
+    body.extend([if mqtt == Mqtt::V5 { 5 } else { 4 }, if login.is_some() { 0xC0 | clean } else { clean }]);
     body.extend(KEEP_ALIVE.to_be_bytes());
-    if mqtt == Mqtt::V5 {
-        body.push(0);
+    match (mqtt, session) {
+        (Mqtt::V3, _) => {}
+        (Mqtt::V5, Session::Clean) => body.push(0),
+        (Mqtt::V5, Session::Kept) => {
+            body.extend([5, 0x11]);
+            body.extend(KEPT_S.to_be_bytes());
+        }
     }
     string(&mut body, client_id);
     if let Some((user, password)) = login {
@@ -262,6 +280,20 @@ mod tests {
         assert_eq!((frame.first, used), (PUBLISH, whole));
         assert_eq!(frame.publish(Mqtt::V3).unwrap(), Publish { qos: 0, id: 0, payload: &[7; 300] });
         assert_eq!(Frame::parse(&bytes[used..]).unwrap().unwrap().0.kind(), PINGRESP);
+    }
+
+    #[test]
+    fn a_kept_session_is_asked_for_in_both_versions() {
+        let asked = |mqtt, session| {
+            let mut bytes = Vec::new();
+            connect(&mut bytes, mqtt, "c", session, Some(("u", "p")));
+            (bytes[9], bytes[12..bytes.len() - 9].to_vec())
+        };
+        assert_eq!(asked(Mqtt::V3, Session::Clean), (0xC2, vec![]));
+        assert_eq!(asked(Mqtt::V3, Session::Kept), (0xC0, vec![]));
+        assert_eq!(asked(Mqtt::V5, Session::Clean), (0xC2, vec![0]));
+        // Session Expiry Interval (MQTT 5 §3.1.2.11.2): an hour.
+        assert_eq!(asked(Mqtt::V5, Session::Kept), (0xC0, vec![5, 0x11, 0, 0, 0x0E, 0x10]));
     }
 
     #[test]
