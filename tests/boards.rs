@@ -2,7 +2,7 @@
 
 use crate::{
     clients::{V311, mosquitto_sub},
-    harness::Server,
+    harness::{Server, waystation},
 };
 use serde_json::Value;
 use std::process::Command;
@@ -52,4 +52,24 @@ fn boards_that_sleep_and_move_behind_bad_air_lose_nothing() {
     );
     assert_eq!((&report["sent"], &report["lost"]), (&800.into(), &0.into()), "{report}");
     assert!(report["repeats"].as_u64() > Some(0), "the air was bad: {report}");
+}
+
+#[test]
+fn what_is_published_by_mqtt_reaches_all_boards_or_each_in_turn() {
+    let server = Server::start();
+    let from = server.url("mqtt", "mqtt");
+    for (qos, down, messages, delivered) in [("0", "all", 30, 600), ("1", "all", 30, 600), ("1", "one", 100, 100)] {
+        let url = format!("mqttsn://{}", server.address("mqtt_sn"));
+        let dir = tempfile::tempdir().unwrap();
+        let output = waystation(dir.path())
+            .args(["bench", "boards", "--url", &url, "--qos", qos, "--json", "--boards", "20"])
+            .args(["--down", down, "--from", &from, "--messages", &messages.to_string()])
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!((&report["delivered"], &report["lost"]), (&delivered.into(), &0.into()), "{report}");
+        assert_eq!(&report["latency"]["samples"], delivered, "{report}");
+    }
 }

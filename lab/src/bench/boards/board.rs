@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::args::Fleet;
+use super::super::args::{Down, Fleet};
 use super::wire;
 
 /// N_retry: after so many repetitions a message counts as lost.
@@ -28,6 +28,7 @@ pub(super) enum Doing {
     Nothing,
     Connecting,
     Registering,
+    Subscribing,
     /// Connected, with nothing under way.
     Ready,
     Publishing,
@@ -42,6 +43,8 @@ pub(super) enum Doing {
 pub(super) struct Board {
     id: String,
     topic: String,
+    /// It is published to, and does not publish.
+    listens: bool,
     qos: u8,
     payload: Vec<u8>,
     retry: Duration,
@@ -69,7 +72,11 @@ impl Board {
     pub(super) fn new(run: u32, number: u32, qos: u8, size: usize, fleet: &Fleet) -> Self {
         Self {
             id: format!("bench-{run}-{number}"),
-            topic: format!("bench/{run}/board/{number}"),
+            topic: match fleet.down {
+                Some(Down::All) => format!("bench/{run}/boards"),
+                _ => format!("bench/{run}/board/{number}"),
+            },
+            listens: fleet.down.is_some(),
             qos,
             payload: vec![b'x'; size],
             retry: Duration::from_millis(fleet.retry_ms.into()),
@@ -89,6 +96,10 @@ impl Board {
             moving: false,
             news: Counts::default(),
         }
+    }
+
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
     }
 
     pub(super) fn doing(&self) -> Doing {
@@ -201,6 +212,10 @@ impl Board {
             (wire::CONNACK, Doing::Connecting) if body == [0] => match self.topic_id {
                 0 => {
                     let msg_id = self.next_msg_id();
+                    if self.listens {
+                        let request = wire::subscribe(self.qos, msg_id, &self.topic);
+                        return self.asks(now, Doing::Subscribing, request);
+                    }
                     let request = wire::register(msg_id, &self.topic);
                     return self.asks(now, Doing::Registering, request);
                 }
@@ -212,6 +227,12 @@ impl Board {
                 if wire::word(body, 2) == Some(self.msg_id) && body.get(4) == Some(&0) =>
             {
                 self.topic_id = wire::word(body, 0)?;
+                self.ready();
+            }
+            (wire::SUBACK, Doing::Subscribing)
+                if wire::word(body, 3) == Some(self.msg_id) && body.get(5) == Some(&0) =>
+            {
+                self.topic_id = wire::word(body, 1)?;
                 self.ready();
             }
             (wire::PUBACK, Doing::Publishing) if wire::word(body, 2) == Some(self.msg_id) => match body.get(4)? {
@@ -250,6 +271,14 @@ impl Board {
         None
     }
 
+    /// What a message that is for it carries, and the answer it wants.
+    pub(super) fn receives<'a>(&self, datagram: &'a [u8]) -> Option<(&'a [u8], Option<Vec<u8>>)> {
+        let (wire::PUBLISH, [flags, a, b, c, d, payload @ ..]) = wire::parse(datagram)? else { return None };
+        let (topic_id, msg_id) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+        let wanted = (flags >> 5) & 3 == 1;
+        (topic_id == self.topic_id).then(|| (payload, wanted.then(|| wire::acknowledge(topic_id, msg_id))))
+    }
+
     fn acknowledged(&mut self, now: Instant, counts: &mut Counts, took: &mut Option<Duration>) {
         counts.acknowledged += 1;
         *took = self.since.map(|since| now - since);
@@ -258,5 +287,33 @@ impl Board {
 
     fn ready(&mut self) {
         (self.doing, self.due) = (Doing::Ready, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        fleet: Fleet,
+    }
+
+    #[test]
+    fn a_board_that_listens_subscribes_and_acknowledges_what_is_its_own() {
+        let fleet = Cli::parse_from(["boards", "--down", "one", "--from", "mqtt://localhost"]).fleet;
+        let (now, mut counts, mut took) = (Instant::now(), Counts::default(), None);
+        let mut board = Board::new(1, 2, 1, 16, &fleet);
+        board.begin(now);
+        let asked = board.hears(now, &[3, wire::CONNACK, 0], &mut counts, &mut took);
+        assert_eq!(asked, Some(wire::subscribe(1, 1, board.topic())));
+        board.hears(now, &[8, wire::SUBACK, 0x20, 0, 9, 0, 1, 0], &mut counts, &mut took);
+        assert_eq!(board.doing(), Doing::Ready);
+        assert_eq!(board.receives(&wire::publish(1, 9, 5, b"x")), Some((&b"x"[..], Some(wire::acknowledge(9, 5)))));
+        assert_eq!(board.receives(&wire::publish(0, 9, 0, b"x")), Some((&b"x"[..], None)));
+        assert_eq!(board.receives(&wire::publish(1, 8, 5, b"x")), None, "another topic's");
+        assert_eq!(board.receives(&wire::release(5)), None);
     }
 }

@@ -1,10 +1,12 @@
-//! The few MQTT-SN messages a board that publishes needs (MQTT-SN 1.2 §5.4).
+//! The few MQTT-SN messages a board needs (MQTT-SN 1.2 §5.4).
 
 pub(super) const CONNACK: u8 = 0x05;
 pub(super) const REGACK: u8 = 0x0B;
+pub(super) const PUBLISH: u8 = 0x0C;
 pub(super) const PUBACK: u8 = 0x0D;
 pub(super) const PUBCOMP: u8 = 0x0E;
 pub(super) const PUBREC: u8 = 0x0F;
+pub(super) const SUBACK: u8 = 0x13;
 pub(super) const PINGRESP: u8 = 0x17;
 pub(super) const GOODBYE: u8 = 0x18;
 
@@ -21,7 +23,15 @@ pub(super) fn register(msg_id: u16, topic: &str) -> Vec<u8> {
 }
 
 pub(super) fn publish(qos: u8, topic_id: u16, msg_id: u16, payload: &[u8]) -> Vec<u8> {
-    message(0x0C, &[&[qos << 5], &topic_id.to_be_bytes(), &msg_id.to_be_bytes(), payload])
+    message(PUBLISH, &[&[qos << 5], &topic_id.to_be_bytes(), &msg_id.to_be_bytes(), payload])
+}
+
+pub(super) fn subscribe(qos: u8, msg_id: u16, topic: &str) -> Vec<u8> {
+    message(0x12, &[&[qos << 5], &msg_id.to_be_bytes(), topic.as_bytes()])
+}
+
+pub(super) fn acknowledge(topic_id: u16, msg_id: u16) -> Vec<u8> {
+    message(PUBACK, &[&topic_id.to_be_bytes(), &msg_id.to_be_bytes(), &[0]])
 }
 
 pub(super) fn release(msg_id: u16) -> Vec<u8> {
@@ -39,7 +49,7 @@ pub(super) fn sleep(seconds: u16) -> Vec<u8> {
 /// Sets DUP in a PUBLISH.
 pub(super) fn mark_repeated(datagram: &mut [u8]) {
     let flags = if datagram.first() == Some(&1) { 4 } else { 2 };
-    if datagram.get(flags - 1) == Some(&0x0C) {
+    if datagram.get(flags - 1) == Some(&PUBLISH) {
         datagram[flags] |= 0x80;
     }
 }
@@ -91,5 +101,7 @@ mod tests {
             assert_eq!(parse(&datagram).unwrap().1[0], 0xA0);
         }
         assert_eq!(parse(&[9, 0x05, 0]), None);
+        assert_eq!(subscribe(1, 7, "t"), [6, 0x12, 0x20, 0, 7, b't']);
+        assert_eq!(acknowledge(2, 3), [7, 0x0D, 0, 2, 0, 3, 0]);
     }
 }
