@@ -263,6 +263,11 @@ pub trait Authenticate: Send + Sync {
         let _ = (who, peer);
         true
     }
+
+    /// Whether it makes a difference who somebody says to be: there are users, or tokens.
+    fn knows_users(&self) -> bool {
+        false
+    }
 }
 
 /// Decides on rights; never asked about [`Principal::server`]. Asked once per topic and subscriber, then cached until [`crate::Broker::policy_changed`].

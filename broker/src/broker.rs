@@ -160,6 +160,12 @@ impl Broker {
         }
     }
 
+    /// Whether it makes a difference who somebody says to be.
+    #[must_use]
+    pub fn knows_users(&self) -> bool {
+        self.0.authenticate.knows_users()
+    }
+
     /// A way to publish without a session.
     #[must_use]
     pub fn publisher(&self, gateway: &Arc<str>, who: Principal, client: Option<ClientId>) -> Publisher {

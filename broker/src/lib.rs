@@ -34,7 +34,7 @@ pub use limits::{Limits, Overflow};
 pub use link::{
     Attached, Budget, Cursor, Delivery, Detach, Event, Hello, Interest, Link, Lsn, Pick, Reason, Refused,
     RetainHandling, SessionOptions, Settle, Stage, Start, Subscription, Tag, Taken, Takeover, UnknownCursor,
-    UnknownTag, WhileAway,
+    UnknownTag, Watch, WhileAway,
 };
 pub use message::{Condition, Message, MessageId, Properties, Publish, Qos, Will};
 pub use metrics::{DropCause, Metrics};

@@ -4,8 +4,10 @@ mod deliver;
 mod hold;
 mod settle;
 mod subscribe;
+mod watch;
 
 pub use hold::Link;
+pub use watch::Watch;
 
 use crate::{
     access::{ClientId, Credentials, Peer},

@@ -104,13 +104,18 @@ impl Router {
     /// Forgets a session and its filters.
     pub(crate) fn remove_session(&self, session: &Session, filters: impl Iterator<Item = Filter>) {
         let mut table = self.table.write();
+        // A session without filters is on no route.
+        let mut routed = false;
         for filter in filters {
             table.unsubscribe(&filter, session.id);
+            routed = true;
         }
         if table.sessions[session.id as usize].take().is_some() {
             table.free.push(session.id);
         }
-        self.bump();
+        if routed {
+            self.bump();
+        }
     }
 
     pub(crate) fn for_each_session(&self, each: impl FnMut(&Arc<Session>)) {

@@ -149,6 +149,10 @@ impl Authenticate for Policy {
     fn still_admits(&self, who: &Principal, peer: Peer) -> bool {
         self.table.read().still_admits(who, peer)
     }
+
+    fn knows_users(&self) -> bool {
+        self.table.read().auth.has_users()
+    }
 }
 
 impl Authorize for Policy {

@@ -4,8 +4,10 @@ use crate::{
     clock::Time,
     limits::Limits,
     message::{Message, MessageId},
+    session::signal::{DELIVERABLE, Signal},
     topic::{Topic, matches},
 };
+use hashbrown::HashMap;
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +24,8 @@ pub(crate) struct Retained {
     expiring: BTreeSet<(Time, Key)>,
     /// How many are the server's own words about itself: they count against no bound.
     transient: usize,
+    /// Who is told when a topic's state changes. As many as there are links, one topic each.
+    watched: HashMap<Topic, Vec<Arc<Signal>>>,
 }
 
 /// A topic, or a place between topics, ordered level by level: the slash counts as the lowest character, so that a
@@ -71,13 +75,38 @@ impl Retained {
         let key = Key(message.topic().as_str().into());
         let old = self.messages.insert(key.clone(), message.clone());
         self.forget(&key, old);
+        self.tell(message.topic().as_str());
         self.expiring.extend(message.expires().map(|at| (at, key)));
     }
 
     pub(crate) fn clear(&mut self, topic: &str) {
         let key = Key(topic.into());
         let old = self.messages.remove(&key);
+        if old.is_some() {
+            self.tell(topic);
+        }
         self.forget(&key, old);
+    }
+
+    /// Rings whenever the topic's state changes, until [`Retained::unwatch`].
+    pub(crate) fn watch(&mut self, topic: &Topic, signal: Arc<Signal>) {
+        self.watched.entry(topic.clone()).or_default().push(signal);
+    }
+
+    pub(crate) fn unwatch(&mut self, topic: &Topic, signal: &Arc<Signal>) {
+        let Some(signals) = self.watched.get_mut(topic) else { return };
+        if let Some(at) = signals.iter().position(|watching| Arc::ptr_eq(watching, signal)) {
+            signals.swap_remove(at);
+        }
+        if signals.is_empty() {
+            self.watched.remove(topic);
+        }
+    }
+
+    fn tell(&self, topic: &str) {
+        for signal in self.watched.get(topic).into_iter().flatten() {
+            signal.raise(DELIVERABLE);
+        }
     }
 
     /// Whether anything has expired.
@@ -89,6 +118,7 @@ impl Retained {
     pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Message> {
         let (_, key) = self.expiring.first().filter(|(at, _)| *at <= now)?.clone();
         let old = self.messages.remove(&key);
+        self.tell(&key.0);
         self.forget(&key, old.clone());
         old
     }

@@ -135,3 +135,26 @@ fn a_state_that_is_set_after_the_subscription_comes_once() {
     got = texts(&take(&mut reader, Pick::Oldest(Cursor(0)))).join(", ");
     assert_eq!(got, "later, newer");
 }
+
+#[test]
+fn who_watches_a_state_is_told_of_its_changes_and_of_nothing_else() {
+    let world = World::new();
+    world.retain("a", "old");
+    let mut link = world.client("c");
+    let watch = link.watch(&Topic::parse("a").unwrap());
+    let told = |link: &mut Link| event(link) == Some(Event::Deliverable);
+    assert!(!told(&mut link));
+    world.publish("a", "an event", Qos::AtLeastOnce);
+    world.retain("b", "x");
+    assert!(!told(&mut link), "neither an event nor another topic's state is a change");
+    for payload in ["new", "new", ""] {
+        world.retain("a", payload);
+        assert!(told(&mut link) && !told(&mut link), "{payload:?} is a change");
+        assert!(take(&mut link, Pick::Unsent).is_empty());
+    }
+    world.retain("a", "");
+    assert!(!told(&mut link), "there was nothing to clear");
+    drop(watch);
+    world.retain("a", "x");
+    assert!(!told(&mut link));
+}
