@@ -2,9 +2,8 @@
 
 use crate::{media, problem::Problem};
 use axum::{
-    body::{Body, BodyDataStream},
+    body::{Body, BodyDataStream, HttpBody},
     extract::Request,
-    http::{HeaderMap, header},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -18,29 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The slowest bearable sender.
 const BYTES_PER_SECOND: usize = 4_096;
 
-/// So much of a body that is too large is read past. Who is still sending when the connection closes on unread bytes
-/// sees it reset, and never the answer (RFC 9112 §9.6).
-const MOST_SKIPPED: usize = 64 << 20;
-
-/// And for so long.
-const SKIPPING: Duration = Duration::from_secs(10);
-
-/// The whole body of a request with these `headers`, at most `limit` bytes.
-pub(crate) async fn whole(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+/// The whole body of a request, at most `limit` bytes. What is too large is refused at once; the connection reads past
+/// the rest of it.
+pub(crate) async fn whole(body: Body, limit: usize) -> Result<Bytes, Problem> {
     let too_large = || Problem::TooLarge(format!("the body is larger than {limit} bytes"));
-    let said_too_large = hyper::body::Body::size_hint(&body).lower() > limit as u64;
-    let mut stream = body.into_data_stream();
-    if said_too_large {
-        // Who waits for our word to send it has not begun.
-        if !headers.contains_key(header::EXPECT) {
-            skip(&mut stream).await;
-        }
+    if HttpBody::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
     }
+    let mut stream = body.into_data_stream();
     let start = Instant::now();
     let Some(first) = chunk(&mut stream, start, 0).await? else { return Ok(Bytes::new()) };
     if first.len() > limit {
-        skip(&mut stream).await;
         return Err(too_large());
     }
     // Nearly every body is one chunk: no copy.
@@ -49,7 +36,6 @@ pub(crate) async fn whole(headers: &HeaderMap, body: Body, limit: usize) -> Resu
     let mut next = Some(second);
     while let Some(bytes) = next {
         if all.len() + bytes.len() > limit {
-            skip(&mut stream).await;
             return Err(too_large());
         }
         all.extend_from_slice(&bytes);
@@ -61,22 +47,9 @@ pub(crate) async fn whole(headers: &HeaderMap, body: Body, limit: usize) -> Resu
 /// The whole body as JSON.
 pub(crate) async fn json<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Problem> {
     media::demand_json(request.headers())?;
-    let (head, body) = request.into_parts();
-    let json = whole(&head.headers, body, limit).await?;
+    let json = whole(request.into_body(), limit).await?;
     // The error names line and column.
     serde_json::from_slice(&json).map_err(|error| Problem::BadBody(error.to_string()))
-}
-
-/// Reads past what is left, within bounds.
-async fn skip(stream: &mut BodyDataStream) {
-    let until = Instant::now() + SKIPPING;
-    let mut skipped = 0;
-    while let Ok(Some(Ok(bytes))) = timeout_at(until, stream.next()).await {
-        skipped += bytes.len();
-        if skipped > MOST_SKIPPED {
-            return;
-        }
-    }
 }
 
 async fn chunk(stream: &mut BodyDataStream, start: Instant, received: usize) -> Result<Option<Bytes>, Problem> {

@@ -1,42 +1,32 @@
-//! One connection: TLS or not, HTTP/1.1 or HTTP/2, and what it may cost.
+//! One connection: TLS or not, HTTP/1 or HTTP/2, and what it may cost.
 
 use crate::{
-    counted::Counted,
-    front::{self, Routes},
+    farewell::{Unread, farewell},
+    front::{self, Answer, Routes},
+    http1,
+    line::Line,
     problem::{MEDIA_TYPE, Problem, RETRY_AFTER},
     state::{App, Connection},
 };
 use axum::body::Body;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use waystation_kit::tls::Tls;
 
 /// A request's head must be complete by then, or the connection is cut.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request's head: the longest target and what comes with it.
-const MAX_HEAD: usize = 128 * 1024;
+pub(crate) const MAX_HEAD: usize = 128 * 1024;
 
 /// Header fields of a request.
-const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEADERS: usize = 100;
 
 /// Requests at the same time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
@@ -46,7 +36,7 @@ const PING_EVERY: Duration = Duration::from_secs(6);
 const PONG_WITHIN: Duration = Duration::from_secs(4);
 
 /// What a client that is turned away has to take the answer.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a client came.
 pub(crate) struct Way {
@@ -87,62 +77,61 @@ pub(crate) async fn turn_away(stream: std::net::TcpStream) {
     );
     let farewell = async {
         stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // Closed on a request that nobody read, the connection would be reset under the answer.
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        farewell(stream, Unread::Perhaps).await;
+        Ok::<_, std::io::Error>(())
     };
     // Who does not take it in time goes without.
     _ = timeout(FAREWELL, farewell).await;
 }
 
+/// Speaks whichever HTTP the client begins with.
 async fn speak<S>(stream: S, connection: Connection, app: App, routes: Routes)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let asked = Arc::new(AtomicBool::new(false));
+    let mut line = Line::new(stream, app.traffic.clone());
+    let is_http2 = tokio::select! {
+        is_http2 = timeout(HEAD_TIMEOUT, line.begins_with_http2()) => is_http2,
+        () = app.drained() => return,
+    };
+    match is_http2 {
+        Ok(Ok(false)) => http1::serve(line, connection, app, routes).await,
+        Ok(Ok(true)) => Box::pin(speak_http2(line, connection, app, routes)).await,
+        // Gone, or silent.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+async fn speak_http2<S>(line: Line<S>, connection: Connection, app: App, routes: Routes)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = {
-        let (asked, app) = (Arc::clone(&asked), app.clone());
+        let app = app.clone();
         service_fn(move |request: hyper::Request<Incoming>| {
-            asked.store(true, Relaxed);
             let (app, routes) = (app.clone(), routes.clone());
-            async move { Ok::<_, Infallible>(front::door(&app, &routes, connection, request.map(Body::new)).await) }
+            async move {
+                let answer = front::door(&app, &routes, connection, request.map(Body::new)).await;
+                Ok::<_, Infallible>(match answer {
+                    Answer::Now(response) => response,
+                    Answer::Later(later) => later.await,
+                })
+            }
         })
     };
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS);
-    builder
-        .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let stream = TokioIo::new(Counted::new(stream, app.traffic.clone()));
-    let mut server = pin!(builder.serve_connection(stream, service));
-    let result = {
-        let mut drained = pin!(app.drained());
-        // Whether it is HTTP/2 shows in the first bytes, for which nobody else counts the seconds.
-        let mut silence = pin!(sleep(HEAD_TIMEOUT));
-        let mut listening = true;
-        loop {
-            tokio::select! {
-                result = server.as_mut() => break result,
-                () = &mut drained => {
-                    server.as_mut().graceful_shutdown();
-                    break server.as_mut().await;
-                }
-                () = &mut silence, if listening => {
-                    if !asked.load(Relaxed) {
-                        return;
-                    }
-                    listening = false;
-                }
-            }
+    let mut server = pin!(builder.serve_connection(TokioIo::new(line), service));
+    let result = tokio::select! {
+        result = server.as_mut() => result,
+        () = app.drained() => {
+            server.as_mut().graceful_shutdown();
+            server.as_mut().await
         }
     };
     if let Err(error) = result {

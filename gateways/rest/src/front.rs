@@ -3,8 +3,9 @@
 
 use crate::{
     identity::Head,
+    later::{self, Later},
     media,
-    problem::{MEDIA_TYPE, Problem},
+    problem::{self, MEDIA_TYPE, Problem},
     query::TopicPath,
     routes::topics,
     state::{App, Connection},
@@ -39,40 +40,77 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const EXPOSED: &str = "ETag, Last-Modified, Retry-After, Location, Preference-Applied, X-Request-Id, Waystation-Qos, \
      Waystation-Cursor, Idempotency-Replayed";
 
+/// What a request is answered with.
+pub(crate) enum Answer {
+    Now(Response),
+    /// Somebody waits.
+    Later(Later),
+}
+
 /// Answers a request from outside.
-pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, request: Request) -> Response {
+pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, request: Request) -> Answer {
     let config = app.config();
-    let asked_for_head = request.method() == Method::HEAD;
-    let id = request_id(request.headers());
-    let no_store = !request.uri().path().starts_with("/v1/topics");
     let (cors, verdict) = {
         let local = connection.local.ip();
         let head = Head { method: request.method(), uri: request.uri(), headers: request.headers(), local };
         let cors = head.listed_origin(&config).and_then(|origin| HeaderValue::from_str(origin).ok());
         (cors, enter(&head).and_then(|()| head.check_host(&config)).and_then(|()| head.check_origin(&config)))
     };
-    let mut response = match verdict {
-        Err(problem) => problem.into_response(),
-        Ok(()) if cors.is_some() && is_preflight(&request) => preflight(),
-        Ok(()) => as_problem(inside(app, routes, connection, request).await),
+    let touch = Touch {
+        asked_for_head: request.method() == Method::HEAD,
+        is_nameless: verdict.is_ok() && !request.headers().contains_key(header::AUTHORIZATION),
+        id: request_id(request.headers()),
+        cache: if request.uri().path().starts_with("/v1/topics") { "no-cache" } else { "no-store" },
+        cors,
     };
-    if asked_for_head && response.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length == "0") {
-        // Nothing is said rather than the length of what GET would not give (RFC 9110 §8.6).
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    let response = match verdict {
+        Err(problem) => problem.into_response(),
+        Ok(()) if touch.cors.is_some() && is_preflight(&request) => preflight(),
+        Ok(()) => inside(app, routes, connection, request).await,
+    };
+    match later::taken(&response) {
+        None => Answer::Now(touch.finish(app, response)),
+        Some(later) => {
+            let app = app.clone();
+            Answer::Later(Box::pin(async move { touch.finish(&app, later.await) }))
+        }
     }
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        let value = if no_store { "no-store" } else { "no-cache" };
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
+}
+
+/// What every response gets, as its request had it.
+struct Touch {
+    asked_for_head: bool,
+    /// It said no name.
+    is_nameless: bool,
+    id: HeaderValue,
+    cache: &'static str,
+    cors: Option<HeaderValue>,
+}
+
+impl Touch {
+    fn finish(self, app: &App, response: Response) -> Response {
+        let mut response = as_problem(response);
+        if self.is_nameless && response.status() == StatusCode::FORBIDDEN && app.broker.knows_users() {
+            // A name might change the answer (RFC 9110 §11.6.1).
+            problem::challenge(response.headers_mut());
+        }
+        if self.asked_for_head && response.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length == "0") {
+            // Nothing is said rather than the length of what GET would not give (RFC 9110 §8.6).
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+        }
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, self.id);
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.cache));
+        }
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        if let Some(origin) = self.cors {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        }
+        response
     }
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if let Some(origin) = cors {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-    }
-    response
 }
 
 /// Past the router with its boxes and copies goes the one call that comes by the ten thousand a second.

@@ -1,7 +1,7 @@
 //! Every error of the gateway, and how it is told (RFC 9457).
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -65,6 +65,8 @@ pub(crate) enum Problem {
     TooLarge(String),
     /// The request target is over its bound.
     UriTooLong,
+    /// The request's header fields are over their bounds.
+    HeadTooLarge,
     /// The body's media type is not taken here.
     UnsupportedMediaType(String),
     /// The idempotency key was used for another request.
@@ -128,6 +130,7 @@ impl Problem {
             Self::PreconditionFailed(_) => ("precondition-failed", StatusCode::PRECONDITION_FAILED),
             Self::TooLarge(_) => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::UriTooLong => ("uri-too-long", StatusCode::URI_TOO_LONG),
+            Self::HeadTooLarge => ("head-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::UnsupportedMediaType(_) => ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::KeyReused => ("key-reused", StatusCode::UNPROCESSABLE_ENTITY),
             Self::Misdirected(_) => ("misdirected", StatusCode::MISDIRECTED_REQUEST),
@@ -173,6 +176,7 @@ impl Problem {
             Self::PreconditionFailed(_) => "The state is another",
             Self::TooLarge(_) => "Too large",
             Self::UriTooLong => "The request target is too long",
+            Self::HeadTooLarge => "The header fields are too large",
             Self::UnsupportedMediaType(_) => "The media type is not taken here",
             Self::KeyReused => "The idempotency key belongs to another request",
             Self::Misdirected(_) => "This server does not answer to that name",
@@ -228,6 +232,7 @@ impl Problem {
             Self::UriTooLong => {
                 "use POST /v1/messages, or GET /v1/topics?topic=T, for topics over 32 KiB of path".into()
             }
+            Self::HeadTooLarge => "at most 100 header fields, together at most 128 KiB, are right".into(),
             Self::KeyReused => {
                 "in the last ten minutes another request came with this key; a new request needs a new key".into()
             }
@@ -254,6 +259,8 @@ impl Problem {
     /// For a status that was answered without problem details.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         match status {
+            StatusCode::BAD_REQUEST => Self::BadRequest("this is no HTTP request as RFC 9112 has it".into()),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::HeadTooLarge,
             StatusCode::NOT_FOUND => Self::NoRoute,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
             StatusCode::URI_TOO_LONG => Self::UriTooLong,
@@ -269,11 +276,7 @@ impl IntoResponse for Problem {
         let mut response = (self.status(), [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
         let headers = response.headers_mut();
         match self {
-            Self::Unauthenticated(_) => {
-                let basic = HeaderValue::from_static("Basic realm=\"waystation\", charset=\"UTF-8\"");
-                headers.append(header::WWW_AUTHENTICATE, basic);
-                headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"waystation\""));
-            }
+            Self::Unauthenticated(_) => challenge(headers),
             Self::QuotaExceeded(_) | Self::Busy(_) | Self::Stopping => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
             }
@@ -288,6 +291,13 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// Asks for a name, in both ways it may be said.
+pub(crate) fn challenge(headers: &mut HeaderMap) {
+    let basic = HeaderValue::from_static("Basic realm=\"waystation\", charset=\"UTF-8\"");
+    headers.append(header::WWW_AUTHENTICATE, basic);
+    headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"waystation\""));
 }
 
 impl From<Refused> for Problem {
@@ -389,6 +399,7 @@ mod tests {
     #[test]
     fn every_type_has_a_test_through_http() {
         let tests = [
+            include_str!("../tests/main/abuse.rs"),
             include_str!("../tests/main/admin.rs"),
             include_str!("../tests/main/door.rs"),
             include_str!("../tests/main/idempotency.rs"),

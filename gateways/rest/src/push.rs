@@ -53,11 +53,17 @@ impl Form {
         }
     }
 
-    fn media_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
+    /// The fields of a stream's head.
+    pub(crate) fn head(self) -> [(HeaderName, HeaderValue); 3] {
+        let kind = match self {
             Self::Events => media::EVENTS,
             Self::Lines => media::LINES,
-        })
+        };
+        [
+            (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        ]
     }
 
     fn message(self, out: &mut Vec<u8>, place: Option<&str>, json: &str) {
@@ -125,7 +131,7 @@ impl Pump {
     /// The response; the stream ends with the link, with the gateway, or when the client goes.
     pub(crate) fn into_response(self) -> Response {
         self.link.lock().stream(self.position);
-        let kind = self.form.media_type();
+        let head = self.form.head();
         let hello = self.form.quiet();
         let start = (self, Some(hello));
         let body = stream::unfold(start, |(mut pump, hello)| async move {
@@ -136,12 +142,7 @@ impl Pump {
             };
             Some((Ok::<_, Infallible>(bytes), (pump, None)))
         });
-        let headers = [
-            (header::CONTENT_TYPE, kind),
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-        ];
-        (headers, Body::from_stream(body)).into_response()
+        (head, Body::from_stream(body)).into_response()
     }
 
     /// What goes out next; `None` at the end.

@@ -68,7 +68,7 @@ pub(crate) async fn publish(
         )),
         Some(media::LINES) => Ok(lines(&app, &who, body)),
         None | Some(media::JSON | media::FORM) => {
-            let json = body::whole(&headers, body, app.config().max_bulk_bytes).await?;
+            let json = body::whole(body, app.config().max_bulk_bytes).await?;
             let key = key.map(|key| idempotency::named(key, &[b"POST /v1/messages", &json]));
             let (mut response, replayed) = if json.trim_ascii_start().starts_with(b"[") {
                 array(&app, &who, json, key).await?

@@ -89,7 +89,7 @@ pub(crate) async fn ask(
     let wanted = query.text("reply")?.map(|topic| Topic::parse(&topic)).transpose()?;
     let (head, body) = request.into_parts();
     let most = usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX);
-    let payload = body::whole(&head.headers, body, most).await?;
+    let payload = body::whole(body, most).await?;
     let mut message = topics::message(&head, topic.clone(), query, &payload)?;
     let properties = message.properties.get_or_insert_default();
     if properties.response_topic.is_some() || message.retain || message.idempotency.is_some() {

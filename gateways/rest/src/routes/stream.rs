@@ -2,6 +2,7 @@
 
 use crate::{
     identity::Who,
+    later::later,
     problem::Problem,
     push::{Form, Pump, Settling},
     query::Query,
@@ -11,7 +12,7 @@ use crate::{
 };
 use axum::{
     extract::State,
-    http::{HeaderMap, Method, StatusCode},
+    http::{HeaderMap, Method},
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
@@ -41,13 +42,14 @@ pub(crate) async fn open(
     for filter in &filters {
         wanted.push(Subscription::new(Filter::parse(filter)?, qos));
     }
-    if method == Method::HEAD {
-        return Ok(StatusCode::OK.into_response());
-    }
     let link = unnamed(&app, &who, &wanted).await?;
+    if method == Method::HEAD {
+        // What GET would be refused, HEAD is refused.
+        return Ok(form.head().into_response());
+    }
     let reader = Reader::new(&who, &app.broker);
     let pump = Pump { app, link, form, reader, position: Cursor::default(), settling: Settling::BySending };
-    Ok(pump.into_response())
+    Ok(later(async move { Ok(pump.into_response()) }))
 }
 
 /// A link on a session that nobody else can see and that ends with it, subscribed to all of `wanted`.

@@ -5,11 +5,12 @@ use crate::{
     conditional::{self, Tags},
     idempotency::{self, IDEMPOTENCY_REPLAYED},
     identity::Who,
+    later::later,
     media, page,
     problem::Problem,
     publish::Burst,
     query::{Query, TopicPath},
-    readers::Held,
+    readers,
     routes::stream::unnamed,
     state::{App, Connection},
     wait::{Wait, Woken},
@@ -25,16 +26,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::time::{Duration, UNIX_EPOCH};
 use utoipa::ToSchema;
-use waystation_broker::{
-    Budget, Cursor, Filter, Message, Pick, Properties, Publish, Qos, Refusal, RetainHandling, Subscription, Taken,
-    Topic,
-};
+use waystation_broker::{Filter, Message, Principal, Properties, Publish, Qos, Refusal, Topic};
 
 /// Bytes of payload and topic in one list; the first entry always fits.
 const LIST_BYTES: usize = 8 << 20;
-
-/// What a publication taken to drain a wake-up may cost at a time.
-const SWEEP: Budget = Budget { messages: 256, bytes: 1 << 20 };
 
 /// `POST /v1/topics/{topic}`
 #[utoipa::path(
@@ -85,7 +80,7 @@ pub(crate) async fn set(
 async fn put_in(app: &App, who: &Who, topic: Topic, query: Query, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let most = usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX);
-    let payload = body::whole(&head.headers, body, most).await?;
+    let payload = body::whole(body, most).await?;
     let message = message(&head, topic, query, &payload)?;
     let sets = message.retain && !payload.is_empty();
     let published = send(app, who, message).await?;
@@ -222,10 +217,14 @@ async fn state_of(
     let wait = Wait::read(app, method, &headers, &mut query)?;
     query.finish()?;
     let known = Tags::read(&headers, &header::IF_NONE_MATCH)?;
-    // They keep the buffer they were read into: a read that is held lets it go.
-    drop(headers);
-    let mut answer = match answer(app, who, topic, known.as_ref())? {
-        Answer::NotYet(unchanged) if wait.is_wanted() => held(app, who, topic, known.as_ref(), wait, unchanged).await?,
+    let mut answer = match answer(app, &who.principal, topic, known.as_ref())? {
+        Answer::NotYet(unchanged) if wait.is_wanted() => {
+            // A session of no name: its link says when something is to be looked at, or is over.
+            let link = unnamed(app, who, &[]).await?;
+            let had_state = unchanged.is_some();
+            let held = Held { app: app.clone(), topic: topic.clone(), known, wait, had_state, link };
+            return Ok(later(held.answer()));
+        }
         answer => answer.into_response(),
     };
     wait.tell(&mut answer);
@@ -242,8 +241,8 @@ enum Answer {
     NotYet(Option<Message>),
 }
 
-fn answer(app: &App, who: &Who, topic: &Topic, known: Option<&Tags>) -> Result<Answer, Problem> {
-    let state = app.broker.retained(&who.principal, topic).map_err(unreadable)?;
+fn answer(app: &App, who: &Principal, topic: &Topic, known: Option<&Tags>) -> Result<Answer, Problem> {
+    let state = app.broker.retained(who, topic).map_err(unreadable)?;
     Ok(match state {
         Some(state) if known.is_some_and(|known| known.hold(state.id())) => Answer::NotYet(Some(state)),
         Some(state) => Answer::News(state),
@@ -267,51 +266,40 @@ impl IntoResponse for Answer {
     }
 }
 
-/// Waits on a link of an unnamed session; what it delivers is only the sign to look at the state again.
-async fn held(
-    app: &App,
-    who: &Who,
-    topic: &Topic,
-    known: Option<&Tags>,
+/// A read that waits for the state to change.
+struct Held {
+    app: App,
+    topic: Topic,
+    known: Option<Tags>,
     wait: Wait,
-    unchanged: Option<Message>,
-) -> Result<Response, Problem> {
-    let had_state = unchanged.is_some();
-    let filter = Filter::parse(topic.as_str())?;
-    if filter.group().is_some() {
-        return Ok(Problem::NoState.into_response());
-    }
-    let subscription =
-        Subscription { retain_handling: RetainHandling::DoNotSend, ..Subscription::new(filter, Qos::AtMostOnce) };
-    let link = unnamed(app, who, &[subscription]).await?;
-    loop {
-        // After the subscription stands: nothing falls between the look and the wait.
-        let now = match answer(app, who, topic, known)? {
-            Answer::NotYet(None) if had_state => Answer::Gone,
-            answer => answer,
-        };
-        let Answer::NotYet(state) = &now else { return Ok(now.into_response()) };
-        // A state that runs out makes no sound.
-        let expires = state.as_ref().and_then(Message::expires).map(|at| at.since(app.broker.now()));
-        let woken = wait.next_within(app, &link, expires.map(|left| left.max(Duration::from_millis(1)))).await;
-        match woken {
-            Woken::Something => sweep(&link),
-            Woken::TimeIsUp | Woken::Detached(_) => return Ok(now.into_response()),
-        }
-    }
+    had_state: bool,
+    link: readers::Held,
 }
 
-/// Empties the queue of a link whose deliveries are only a sign.
-fn sweep(link: &Held) {
-    let mut link = link.lock();
-    let mut last = Cursor::default();
-    while link.take(Pick::Oldest(last), SWEEP, |delivery| {
-        last = delivery.cursor;
-        Taken::Sent
-    }) > 0
-    {
-        // What was just handed out can be settled.
-        _ = link.settle_through(last);
+impl Held {
+    async fn answer(self) -> Result<Response, Problem> {
+        let (watch, principal) = {
+            let link = self.link.lock();
+            (link.watch(&self.topic), link.principal().clone())
+        };
+        let mut answer = loop {
+            // While it is watched: nothing falls between the look and the wait.
+            let now = match answer(&self.app, &principal, &self.topic, self.known.as_ref())? {
+                Answer::NotYet(None) if self.had_state => Answer::Gone,
+                answer => answer,
+            };
+            let Answer::NotYet(state) = &now else { break now.into_response() };
+            // A state that runs out makes no sound.
+            let expires = state.as_ref().and_then(Message::expires).map(|at| at.since(self.app.broker.now()));
+            let expires = expires.map(|left| left.max(Duration::from_millis(1)));
+            match self.wait.next_within(&self.app, &self.link, expires).await {
+                Woken::Something => {}
+                Woken::TimeIsUp | Woken::Detached(_) => break now.into_response(),
+            }
+        };
+        drop(watch);
+        self.wait.tell(&mut answer);
+        Ok(answer)
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail where it stands")]
 
+mod abuse;
 mod admin;
 mod contract;
 mod door;

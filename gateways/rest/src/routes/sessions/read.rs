@@ -4,11 +4,12 @@ use super::{hello, visible};
 use crate::{
     body, cursor,
     identity::Who,
+    later::later,
     page,
     problem::Problem,
     push::{Form, Pump, Settling},
     query::{Query, SessionPath},
-    readers::{Held, Shared},
+    readers::{Held, Noted, Shared},
     state::App,
     wait::{Wait, Woken},
     wire::{self, Kept, Reader},
@@ -79,8 +80,6 @@ pub(crate) async fn messages(
     let takeover = query.flag("takeover")?.unwrap_or(false);
     let wait = Wait::read(&app, &method, &headers, &mut query)?;
     query.finish()?;
-    // They keep the buffer they were read into: a read that is held lets it go.
-    drop(headers);
     // No cursor is one of a session that is not there.
     let scope = cursor::Scope::from(&visible(&app, &who, &id)?);
     let after = after.map(|text| cursor::decode(scope, &text)).transpose()?;
@@ -94,60 +93,77 @@ pub(crate) async fn messages(
     let noted = app.readers.note(&id, &link);
     if let Some(form) = form {
         let settling = Settling::ByClient { session: scope, _noted: noted };
-        return Ok(Pump { app, link, form, reader, position, settling }.into_response());
+        return Ok(later(async move { Ok(Pump { app, link, form, reader, position, settling }.into_response()) }));
     }
-    let mut answer = page(&app, scope, &link, position, max, wait, &reader).await?;
-    wait.tell(&mut answer);
-    drop(noted);
-    Ok(answer)
+    let read = Read { scope, link, position, max, reader, _noted: noted };
+    let page = read.page()?;
+    if page.is_some() || !wait.is_wanted() {
+        let mut answer = page.unwrap_or_else(|| read.nothing());
+        wait.tell(&mut answer);
+        return Ok(answer);
+    }
+    Ok(later(async move {
+        let mut answer = read.held(&app, wait).await?;
+        wait.tell(&mut answer);
+        Ok(answer)
+    }))
 }
 
-/// What there is within the wait.
-async fn page(
-    app: &App,
+/// A read of one page.
+struct Read {
     scope: cursor::Scope,
-    link: &Held,
+    link: Held,
     position: Cursor,
     max: usize,
-    wait: Wait,
-    reader: &Reader,
-) -> Result<Response, Problem> {
-    let mut over = !wait.is_wanted();
-    loop {
-        let (kept, missed, behind) = take(link, position, max);
-        if kept.is_empty() && !over {
-            match wait.next(app, link).await {
-                Woken::Something => continue,
-                // One more look: what came with the end of the wait is not left lying.
-                Woken::TimeIsUp => {
-                    over = true;
-                    continue;
-                }
-                Woken::Detached(Reason::SessionEnded) => return Err(Problem::NoSession),
-                Woken::Detached(_) => return Ok(nothing(scope, position)),
-            }
-        }
-        if kept.is_empty() && missed == 0 {
-            return Ok(nothing(scope, position));
-        }
-        let end = kept.last().and_then(|kept| kept.cursor).or(behind).unwrap_or(position);
-        let cursor = cursor::encode(scope, end);
-        let messages = kept.iter().map(|kept| wire::raw(kept.json(reader, Some(scope)))).collect();
-        let header = HeaderValue::from_str(&cursor).map_err(|_| Problem::Internal)?;
-        return Ok(([(CURSOR, header)], Json(Page { messages, cursor, missed })).into_response());
-    }
+    reader: Reader,
+    /// Lets `/ack` find the link.
+    _noted: Noted,
 }
 
-/// The messages, how many were lost, and the place to acknowledge these by when there are no messages.
-fn take(link: &Held, position: Cursor, max: usize) -> (Vec<Kept>, u64, Option<Cursor>) {
-    let mut kept = Vec::new();
-    let mut link = link.lock();
-    link.take(Pick::Oldest(position), Budget { messages: max, bytes: PAGE_BYTES }, |delivery| {
-        kept.push(Kept::delivery(delivery));
-        Taken::Sent
-    });
-    let missed = link.missed();
-    (kept, missed, link.behind_the_missed())
+impl Read {
+    /// What there is; `None`: nothing.
+    fn page(&self) -> Result<Option<Response>, Problem> {
+        let mut kept = Vec::new();
+        let (missed, behind) = {
+            let mut link = self.link.lock();
+            link.take(Pick::Oldest(self.position), Budget { messages: self.max, bytes: PAGE_BYTES }, |delivery| {
+                kept.push(Kept::delivery(delivery));
+                Taken::Sent
+            });
+            (link.missed(), link.behind_the_missed())
+        };
+        if kept.is_empty() && missed == 0 {
+            return Ok(None);
+        }
+        // Where there are only losses they have a place to be acknowledged by.
+        let end = kept.last().and_then(|kept| kept.cursor).or(behind).unwrap_or(self.position);
+        let cursor = cursor::encode(self.scope, end);
+        let messages = kept.iter().map(|kept| wire::raw(kept.json(&self.reader, Some(self.scope)))).collect();
+        let header = HeaderValue::from_str(&cursor).map_err(|_| Problem::Internal)?;
+        Ok(Some(([(CURSOR, header)], Json(Page { messages, cursor, missed })).into_response()))
+    }
+
+    /// What comes within the wait.
+    async fn held(&self, app: &App, wait: Wait) -> Result<Response, Problem> {
+        loop {
+            let woken = wait.next(app, &self.link).await;
+            match woken {
+                Woken::Detached(Reason::SessionEnded) => return Err(Problem::NoSession),
+                Woken::Detached(_) => return Ok(self.nothing()),
+                // With the end of the wait one more look: what came with it is not left lying.
+                Woken::Something | Woken::TimeIsUp => {}
+            }
+            match self.page()? {
+                Some(page) => return Ok(page),
+                None if woken == Woken::TimeIsUp => return Ok(self.nothing()),
+                None => {}
+            }
+        }
+    }
+
+    fn nothing(&self) -> Response {
+        nothing(self.scope, self.position)
+    }
 }
 
 fn nothing(scope: cursor::Scope, position: Cursor) -> Response {
