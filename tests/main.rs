@@ -13,6 +13,7 @@ mod conformance;
 mod conversations;
 mod documents;
 mod examples;
+mod full_disk;
 mod harness;
 mod javascript;
 mod malformed;

@@ -75,7 +75,9 @@ impl Base {
     pub(super) fn open(folder: &Path) -> Result<Self, EngineError> {
         let opened = catch_unwind(AssertUnwindSafe(|| -> fjall::Result<Self> {
             // One worker: flushing keeps up, and memory stays small. The sizes are those measured best for bursts of
-            // small messages: at most 8 MiB a table in memory, 64 MiB of journal (the engine's least).
+            // small messages: at most 8 MiB a table in memory, 64 MiB of journal (the engine's least). On a small disk
+            // a table fits into what is left free when it counts as full.
+            let most = super::folder::reserve_on(folder.parent().unwrap_or(folder));
             let database = Database::builder(folder)
                 .worker_threads(1)
                 .cache_size(16 << 20)
@@ -83,6 +85,7 @@ impl Base {
                 .open()?;
             let open = |space: Space| {
                 let table = if space == Space::Queues || space == Space::Messages { 8 << 20 } else { 2 << 20 };
+                let table = most.map_or(table, |most| most.max(64 << 10).min(table));
                 database.keyspace(space.name(), || KeyspaceCreateOptions::default().max_memtable_size(table))
             };
             let spaces = [
@@ -186,11 +189,15 @@ impl Base {
             keyspace.rotate_memtable()?;
         }
         // Not for ever: where the disk fails nothing is ever written out.
-        for _ in 0..1_000 {
+        for turn in 1..=1_000 {
             if self.spaces.iter().all(|keyspace| keyspace.sealed_memtable_count() == 0) {
                 return Ok(true);
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
+            if turn % 25 == 0 {
+                // Refused when the engine has given up.
+                self.space(Space::Meta).insert(b"compacted", [])?;
+            }
         }
         Ok(false)
     }

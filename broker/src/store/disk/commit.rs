@@ -39,18 +39,28 @@ pub(super) struct Committer {
     unknown: Lsn,
     last_sync: Duration,
     ticked: Instant,
-    /// Bytes of the folder, when last looked at, and what was written since.
-    measured: u64,
-    /// Space was given back, all but that of the journals.
-    compacted: bool,
+    /// Bytes that may still be written until it is time to look for space.
+    room: u64,
+    /// How far space was sought since it was found wanting.
+    search: Search,
     /// Committed, and not yet on disk (`sync = "interval"`).
     unsynced: Option<Instant>,
+}
+
+/// What is done, one after the other, while there is no space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// What was removed is merged away.
+    Compacting,
+    /// Then, or at first if they are large, the journals are emptied.
+    Emptied,
+    /// Merging that found no space itself has some now. After that it is for what is removed from then on.
+    Over,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, base: Arc<Base>, index: Index) -> Self {
         let (unknown, last_sync) = (Lsn::default(), Duration::ZERO);
-        let measured = shared.size.load(Ordering::Relaxed);
         Self {
             shared,
             index,
@@ -58,8 +68,8 @@ impl Committer {
             unknown,
             last_sync,
             ticked: long_ago(),
-            measured,
-            compacted: false,
+            room: 0,
+            search: Search::Over,
             unsynced: None,
         }
     }
@@ -148,9 +158,9 @@ impl Committer {
             for pending in group.drain(..taken) {
                 (lsn, bytes) = (pending.lsn, bytes + pending.bytes);
             }
-            // The folder is measured now and then; in between it is known to grow by no more than this.
-            self.measured += bytes;
-            if self.measured >= self.shared.settings.max_bytes {
+            // Space is looked for now and then; in between not more than this is taken.
+            self.room = self.room.saturating_sub(bytes);
+            if self.room == 0 {
                 self.ticked = long_ago();
             }
             self.shared.durable.store(lsn.0, Ordering::Release);
@@ -248,7 +258,6 @@ impl Committer {
             self.reopen();
         }
         let size = self.shared.folder.size();
-        self.measured = size;
         self.shared.size.store(size, Ordering::Relaxed);
         if self.base.is_some() {
             self.look_for_space(size);
@@ -258,17 +267,23 @@ impl Committer {
     /// Refuses while there is no space, accepts again when there is.
     fn look_for_space(&mut self, size: u64) {
         let limit = self.shared.settings.max_bytes;
-        let full = size >= limit || !self.shared.folder.restore_reserve();
-        match &self.base {
+        let space = limit.saturating_sub(size).min(self.shared.folder.restore_reserve());
+        let full = space == 0;
+        // What is written lies in the journal and in a table, and merging needs as much again.
+        self.room = space / 4;
+        let busy = self.shared.compacting.load(Ordering::Acquire);
+        let journals_are_large = self.shared.folder.journals() > size / 8;
+        match self.base.clone().filter(|_| full && !busy) {
             // What was removed still takes space.
-            Some(base) if full && self.index.removed > 0 => {
+            Some(base) if self.index.removed > 0 && !journals_are_large => {
                 self.index.removed = 0;
-                self.compacted = true;
-                self.shared.compact(base);
+                self.search = Search::Compacting;
+                self.shared.compact(&base);
             }
-            Some(_) if full && self.compacted && !self.shared.compacting.load(Ordering::Acquire) => {
-                self.compacted = false;
-                self.empty_journals();
+            Some(base) if self.search == Search::Compacting || journals_are_large => self.empty_journals(base),
+            Some(base) if self.search == Search::Emptied => {
+                self.search = Search::Over;
+                self.shared.compact(&base);
             }
             _ => {}
         }
@@ -296,9 +311,9 @@ impl Committer {
     }
 
     /// When nothing else gives space: journals whose content is in tables.
-    fn empty_journals(&mut self) {
+    fn empty_journals(&mut self, base: Arc<Base>) {
+        self.base = None;
         self.shared.base.lock().take();
-        let Some(base) = self.base.take() else { return };
         // Whoever reads from it is done soon; the next look finds it free.
         let emptied = match Arc::try_unwrap(base) {
             Ok(base) => {
@@ -307,7 +322,6 @@ impl Committer {
                 written_out.is_ok_and(|done| done) && journal::empty_all(&self.shared.folder.database()).is_ok()
             }
             Err(base) => {
-                self.compacted = true;
                 *self.shared.base.lock() = Some(base.clone());
                 self.base = Some(base);
                 return;
@@ -315,6 +329,7 @@ impl Committer {
         };
         tracing::info!(emptied, "journals given back");
         self.reopen();
+        (self.index.removed, self.search) = (0, Search::Emptied);
     }
 
     /// A new handle, and what the database holds counted anew.
@@ -323,6 +338,8 @@ impl Committer {
         match opened.and_then(|base| Ok((recover::count(&base)?, base))) {
             Ok((index, base)) => {
                 self.index = index;
+                // What was removed before is not known any more: if there is no space, it is to be sought.
+                self.index.removed = 1;
                 let base = Arc::new(base);
                 *self.shared.base.lock() = Some(base.clone());
                 self.base = Some(base);

@@ -54,7 +54,7 @@ pub fn examine(folder: &Path) -> Result<Option<Examined>, OpenError> {
         Err(error) => Found { unreadable: vec![error.to_string()], ..Found::default() },
     };
     let records = found.records - found.damaged.min(found.records);
-    let bytes = folder::size_of(&database);
+    let bytes = folder::size_of(&database, &|_| true);
     Ok(Some(Examined { flaws, unreadable: found.unreadable, records, damaged: found.damaged, bytes }))
 }
 

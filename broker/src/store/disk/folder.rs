@@ -12,6 +12,7 @@
 //! ```
 
 use super::OpenError;
+use rustix::fs::StatVfs;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
@@ -24,6 +25,10 @@ const FORMAT: &str = "waystation 1";
 
 /// The largest reserve; on a small disk it is a sixteenth.
 const RESERVE: u64 = 8 << 20;
+
+/// What is left free beside the reserve: as much as the tables take, up to this. The engine merges tables by writing
+/// new ones, and nothing that was removed gives its space back before.
+const MERGING: u64 = 64 << 20;
 
 /// A data folder that is ours while this lives.
 #[derive(Debug)]
@@ -107,31 +112,50 @@ impl Folder {
         let _ = fs::remove_file(self.path.join("reserve"));
     }
 
-    /// Whether the reserve stands, or can be put up again with as much left beside it.
-    pub(super) fn restore_reserve(&self) -> bool {
+    /// Puts the reserve up, if there is space for it beside what is left free. Gives the bytes that may be written
+    /// until the disk counts as full.
+    pub(super) fn restore_reserve(&self) -> u64 {
         let reserve = self.path.join("reserve");
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return false };
-        let size = RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 16);
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return 0 };
+        let (size, free) = (reserve_of(&disk), disk.f_bavail.saturating_mul(disk.f_frsize));
+        let tables = size_of(&self.database(), &|path| !is_journal(path));
+        let beside = free.saturating_sub(tables.clamp(size, MERGING));
         if fs::metadata(&reserve).is_ok_and(|file| file.len() >= size) {
-            // It stands; a disk that has nothing beside it is full all the same.
-            return free > 0;
+            return beside;
         }
-        if free < 2 * size {
-            return false;
+        if beside <= size {
+            return 0;
         }
         let zeros = vec![0; usize::try_from(size).unwrap_or(0)];
-        let made = write_synced(&reserve, &zeros);
-        if made.is_err() {
+        if write_synced(&reserve, &zeros).is_err() {
             let _ = fs::remove_file(&reserve);
+            return 0;
         }
-        made.is_ok()
+        beside - size
+    }
+
+    /// Bytes on disk that the journals take.
+    pub(super) fn journals(&self) -> u64 {
+        size_of(&self.database(), &is_journal)
     }
 
     /// Bytes on disk that the folder takes.
     pub(super) fn size(&self) -> u64 {
-        size_of(&self.path)
+        size_of(&self.path, &|_| true)
     }
+}
+
+fn is_journal(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jnl")
+}
+
+/// Bytes of the reserve on the disk that holds a folder.
+pub(super) fn reserve_on(folder: &Path) -> Option<u64> {
+    rustix::fs::statvfs(folder).ok().map(|disk| reserve_of(&disk))
+}
+
+fn reserve_of(disk: &StatVfs) -> u64 {
+    RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 16)
 }
 
 /// Takes the lock of a folder, or says who may have it.
@@ -158,10 +182,12 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
-pub(super) fn size_of(folder: &Path) -> u64 {
+/// Bytes on disk of the files below a folder that count.
+pub(super) fn size_of(folder: &Path, counts: &impl Fn(&Path) -> bool) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(about) if about.is_dir() => size_of(&entry.path()),
+        Ok(about) if about.is_dir() => size_of(&entry.path(), counts),
+        Ok(_) if !counts(&entry.path()) => 0,
         // Blocks, not length: the engine takes room ahead that is not there yet.
         Ok(about) => about.blocks() * 512,
         // Removed meanwhile.

@@ -42,10 +42,11 @@ fn a_folder_at_its_bound_refuses_what_must_be_kept_and_lets_acknowledgements_pas
     subscribe(&mut reader, "t", Qos::AtLeastOnce);
     let large = "x".repeat(200_000);
     let mut publisher = world.client("publisher");
+    // It may find some space yet: journals that can be emptied.
     eventually("the bound is met", || {
         publish(&mut publisher, "t", &large, Qos::AtLeastOnce) == Outcome::StoreUnavailable
+            && world.broker.durability().trouble == Some(Trouble::Full)
     });
-    assert_eq!(world.broker.durability().trouble, Some(Trouble::Full));
     let settled = take(&mut reader, Pick::Unsent);
     for got in &settled {
         settle(&mut reader, got, Settle::Acknowledged);
