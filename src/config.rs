@@ -20,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use toml::{Table, Value};
 use waystation_broker::Limits;
-use waystation_kit::Registry;
+use waystation_kit::{Kind, Registry};
 
 /// Everything the server is told. Every value has been checked.
 #[derive(Debug, Clone)]
@@ -137,7 +137,12 @@ impl Config {
         for gateway in &self.gateways {
             let mut table = gateway.table.clone();
             table.insert("enabled".into(), Value::Boolean(gateway.enabled));
-            gateways.insert(gateway.name.to_string(), Value::Table(table));
+            if *gateway.name == *gateway.kind {
+                gateways.insert(gateway.kind.into(), Value::Table(table));
+            } else if let Value::Array(list) = gateways.entry(gateway.kind).or_insert_with(|| Value::Array(Vec::new()))
+            {
+                list.push(Value::Table(table));
+            }
         }
         whole.insert("gateways".into(), Value::Table(gateways));
         mask::mask(&mut whole);
@@ -169,20 +174,49 @@ fn read_gateways(tables: Table, registry: &Registry, layers: &Layers) -> Result<
         return Err(layers.error(&format!("gateways.{name}"), words::unknown(name, registry.kinds())));
     }
     let mut tables = tables;
-    registry.kinds().map(|kind| read_gateway(kind, tables.remove(kind), registry, layers)).collect()
+    let mut read = Vec::new();
+    for name in registry.kinds() {
+        // It is one of the registry's own.
+        let kind = registry.kind(name).expect("a kind of the registry itself");
+        let key = format!("gateways.{name}");
+        match (tables.remove(name), kind.is_plural()) {
+            (None, true) => {}
+            (Some(Value::Array(list)), true) => {
+                for (index, table) in list.into_iter().enumerate() {
+                    let key = format!("{key}[{index}]");
+                    let gateway = read_gateway(kind, table, &key, layers)?;
+                    check_name(&gateway, &read, registry).map_err(|why| layers.error(&format!("{key}.name"), why))?;
+                    read.push(gateway);
+                }
+            }
+            (Some(_), true) => {
+                return Err(layers.error(&key, format!("there may be several: write [[{key}]]")));
+            }
+            (table, false) => {
+                read.push(read_gateway(kind, table.unwrap_or_else(|| Value::Table(Table::new())), &key, layers)?);
+            }
+        }
+    }
+    Ok(read)
 }
 
-fn read_gateway(
-    kind: &'static str,
-    table: Option<Value>,
-    registry: &Registry,
-    layers: &Layers,
-) -> Result<GatewayConfig, ConfigError> {
-    let prefix = format!("gateways.{kind}");
+/// Each gateway of a plural kind has a name of its own, by which it is switched and shown.
+fn check_name(gateway: &GatewayConfig, others: &[GatewayConfig], registry: &Registry) -> Result<(), String> {
+    let name = &gateway.name;
+    if registry.kind(name).is_some() {
+        return Err(format!("`{name}` is a kind of gateway; choose another name"));
+    }
+    if others.iter().any(|other| other.name == *name) {
+        return Err(format!("`{name}` is there twice; each needs a name of its own"));
+    }
+    Ok(())
+}
+
+/// Reads one gateway's table, which stands under `prefix`.
+fn read_gateway(kind: &dyn Kind, table: Value, prefix: &str, layers: &Layers) -> Result<GatewayConfig, ConfigError> {
     let mut table = match table {
-        None => Table::new(),
-        Some(Value::Table(table)) => table,
-        Some(other) => return Err(layers.error(&prefix, words::not_a_table(&other))),
+        Value::Table(table) => table,
+        other => return Err(layers.error(prefix, words::not_a_table(&other))),
     };
     let enabled = match table.remove("enabled") {
         None => true,
@@ -192,16 +226,18 @@ fn read_gateway(
             return Err(layers.error(&format!("{prefix}.enabled"), why));
         }
     };
-    // `read_gateways` asks for kinds of this registry only.
-    let known = registry.kind(kind).expect("a kind of the registry itself");
-    let table = known.check(table).map_err(|invalid| {
+    let table = kind.check(table).map_err(|invalid| {
         let key = match invalid.key.as_str() {
-            "" | "." => prefix.clone(),
+            "" | "." => prefix.to_owned(),
             key => format!("{prefix}.{key}"),
         };
         layers.error(&key, words::plain(&invalid.why))
     })?;
-    Ok(GatewayConfig { name: kind.into(), kind, enabled, table })
+    let name = match table.get("name") {
+        Some(Value::String(name)) if kind.is_plural() => name.as_str().into(),
+        _ => kind.name().into(),
+    };
+    Ok(GatewayConfig { name, kind: kind.name(), enabled, table })
 }
 
 /// What the types of [`Limits`] cannot say. Zero never means "unlimited", so where it would stop everything it is

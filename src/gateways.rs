@@ -25,6 +25,7 @@ pub fn registry() -> Registry {
         .with::<waystation_mqtt::Mqtt>()
         .with::<waystation_mqtt_sn::MqttSn>()
         .with::<waystation_rest::Rest>()
+        .with::<waystation_bridge::Bridge>()
 }
 
 /// The gateways of one server.
@@ -70,6 +71,7 @@ impl Gateways {
             status: parking_lot::Mutex::default(),
             remotes: parking_lot::Mutex::default(),
         });
+        gateways.forget_others(&configs);
         let mut bound = Vec::with_capacity(configs.len());
         for config in configs {
             let gateway = if config.enabled { Some(gateways.bind(&config).await?) } else { None };
@@ -88,12 +90,30 @@ impl Gateways {
         Ok(gateways)
     }
 
-    /// Gives running gateways their tables anew, and keeps the tables for those that are off.
+    /// Gives running gateways their tables anew, and keeps the tables for those that are off. Those that the
+    /// configuration no longer has end, new ones begin.
     pub async fn reload(&self, configs: Vec<GatewayConfig>) -> Vec<(Arc<str>, InvalidConfig)> {
         let mut refused = Vec::new();
         let mut entries = self.entries.lock().await;
+        let deadline = Instant::now() + SWITCH_OFF;
+        let gone = |entry: &mut Entry| !configs.iter().any(|config| config.name == entry.config.name);
+        for mut entry in entries.extract_if(.., gone) {
+            entry.leave(deadline).await;
+            tracing::info!(gateway = %entry.config.name, "the gateway is no longer in the configuration and has ended");
+        }
+        self.forget_others(&configs);
         for config in configs {
-            let Some(entry) = entries.iter_mut().find(|entry| entry.config.name == config.name) else { continue };
+            let Some(entry) = entries.iter_mut().find(|entry| entry.config.name == config.name) else {
+                let mut entry = Entry { config, running: None, listening: Vec::new() };
+                if entry.config.enabled {
+                    match self.bind(&entry.config).await {
+                        Ok(bound) => entry.run(bound),
+                        Err(error) => refused.push((entry.config.name.clone(), as_invalid(&error))),
+                    }
+                }
+                entries.push(entry);
+                continue;
+            };
             if let Some(running) = &entry.running
                 && let Err(error) = running.reload(config.table.clone()).await
             {
@@ -103,7 +123,17 @@ impl Gateways {
             entry.config = config;
             ports::keep(&mut entry.config, &entry.listening);
         }
+        self.publish(&entries);
         refused
+    }
+
+    /// What gateways that the configuration no longer has have left in the core goes.
+    fn forget_others(&self, configs: &[GatewayConfig]) {
+        for kind in self.registry.kinds().filter_map(|name| self.registry.kind(name)).filter(|kind| kind.is_plural()) {
+            let mine = configs.iter().filter(|config| config.kind == kind.name());
+            let names: Vec<_> = mine.map(|config| config.name.clone()).collect();
+            kind.forget_others(&self.broker, &names);
+        }
     }
 
     /// Takes leave of everybody; what is not done by the deadline is cut off.
@@ -166,11 +196,7 @@ impl Gateways {
                 let bound = self.bind(&entry.config).await?;
                 entry.run(bound);
             }
-            (Some(running), false) => {
-                let deadline = Instant::now() + SWITCH_OFF;
-                let _ = tokio::time::timeout_at(deadline, running.drain(deadline)).await;
-                entry.finish(deadline).await;
-            }
+            (Some(_), false) => entry.leave(Instant::now() + SWITCH_OFF).await,
         }
         tracing::info!(gateway = name, on, "gateway switched");
         self.publish(&entries);
@@ -183,6 +209,14 @@ impl Entry {
         self.listening = bound.listening();
         ports::keep(&mut self.config, &self.listening);
         self.running = Some(bound.start());
+    }
+
+    /// Tells it to take leave of its clients, and waits for that until `deadline`.
+    async fn leave(&mut self, deadline: Instant) {
+        if let Some(running) = &self.running {
+            let _ = tokio::time::timeout_at(deadline, running.drain(deadline)).await;
+        }
+        self.finish(deadline).await;
     }
 
     /// Waits for its end until `deadline`, then makes it.
@@ -199,6 +233,14 @@ impl Entry {
                 running.task.abort();
             }
         }
+    }
+}
+
+/// A gateway that a reload has brought and that cannot open what it needs.
+fn as_invalid(error: &BindError) -> InvalidConfig {
+    match error {
+        BindError::Other { key, why } => InvalidConfig { key: key.clone(), why: why.clone() },
+        BindError::Address { key, .. } => InvalidConfig { key: key.clone(), why: error.to_string() },
     }
 }
 

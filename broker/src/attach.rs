@@ -205,7 +205,7 @@ impl Core {
                 (seldom.lingers, seldom.present_until) = (hello.lingers, None);
                 seldom.streamed = None;
                 if hello.options != crate::link::SessionOptions::default() {
-                    seldom.options = hello.options;
+                    seldom.options = hello.options.of(session.client.as_ref(), limits);
                 }
             });
             let kept = state.will.take().filter(|will| will.stays && hello.keeps_will);

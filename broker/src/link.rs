@@ -11,7 +11,7 @@ pub use watch::Watch;
 
 use crate::{
     access::{ClientId, Credentials, Peer},
-    limits::Overflow,
+    limits::{Limits, Overflow},
     message::{Message, Qos, Will},
     metrics::DropCause,
     topic::Filter,
@@ -108,13 +108,30 @@ pub enum WhileAway {
     KeepQos0,
 }
 
-/// A session's own bounds; `None` means those of `[limits]`.
+/// A session's own bounds; `None` means those of `[limits]`. Those of clients' sessions are lowered to `[limits]`; the
+/// server's own parts may go beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SessionOptions {
-    /// In place of `limits.max_queued_messages` (lowered to it).
+    /// In place of `limits.max_queued_messages`.
     pub max_queued_messages: Option<u32>,
+    /// In place of `limits.max_queued_bytes`.
+    pub max_queued_bytes: Option<u64>,
     /// In place of `limits.overflow`.
     pub overflow: Option<Overflow>,
+}
+
+impl SessionOptions {
+    /// The same as `client` may have them.
+    pub(crate) fn of(self, client: Option<&ClientId>, limits: &Limits) -> Self {
+        if client.is_some_and(ClientId::is_own) {
+            return self;
+        }
+        Self {
+            max_queued_messages: self.max_queued_messages.map(|most| most.min(limits.max_queued_messages)),
+            max_queued_bytes: self.max_queued_bytes.map(|most| most.min(limits.max_queued_bytes)),
+            ..self
+        }
+    }
 }
 
 /// What [`crate::Broker::attach`] gives.

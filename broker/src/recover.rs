@@ -177,6 +177,7 @@ impl Broker {
         let will_at = patience.map(|patience| now.after(patience));
         // A will outlives a session that dies with its connection just long enough for its client to return.
         let ends = if expiry == 0 { will_at.or(ends) } else { ends };
+        let options = options.of(Some(&client), &core.budget.limits);
         state.seldom.change(|seldom| (seldom.options, seldom.ends) = (options, ends));
         let subscriptions = state.subscriptions.clone();
         let session = core.router.add_session(|id| {

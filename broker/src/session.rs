@@ -94,6 +94,11 @@ impl Incoming {
         self.unreleased.binary_search(&id).map(|at| self.unreleased.remove(at)).is_ok()
     }
 
+    /// Gives what was there.
+    pub(crate) fn clear(&mut self) -> Vec<NonZeroU16> {
+        std::mem::take(&mut self.unreleased)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.unreleased.len()
     }
@@ -206,10 +211,11 @@ impl State {
     }
 
     pub(crate) fn max_messages(&self, limits: &Limits) -> u32 {
-        self.seldom
-            .options
-            .max_queued_messages
-            .map_or(limits.max_queued_messages, |n| n.min(limits.max_queued_messages))
+        self.seldom.options.max_queued_messages.unwrap_or(limits.max_queued_messages)
+    }
+
+    pub(crate) fn max_bytes(&self, limits: &Limits) -> u64 {
+        self.seldom.options.max_queued_bytes.unwrap_or(limits.max_queued_bytes)
     }
 
     /// Waiting, and handed out but not settled.
@@ -348,7 +354,7 @@ impl State {
     /// Whether a message of this cost is too much, while all queues hold `all_bytes`.
     pub(crate) fn is_full(&self, limits: &Limits, all_bytes: u64, cost: u64) -> bool {
         self.queued() >= self.max_messages(limits) as usize
-            || self.bytes + cost > limits.max_queued_bytes
+            || self.bytes + cost > self.max_bytes(limits)
             || all_bytes + cost > limits.max_total_queued_bytes
     }
 

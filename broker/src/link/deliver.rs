@@ -343,7 +343,7 @@ impl Round<'_> {
             let mut reached = after.clone();
             retained.scan(scan.subscription.filter.pattern(), after.as_ref(), now, |message| {
                 let room = state.queued() < (state.max_messages(&core.budget.limits) as usize).min(self.left.messages)
-                    && state.queued_bytes() < core.budget.limits.max_queued_bytes;
+                    && state.queued_bytes() < state.max_bytes(&core.budget.limits);
                 if !room {
                     finished = false;
                     return false;

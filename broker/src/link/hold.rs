@@ -89,6 +89,20 @@ impl Link {
         (self.core.note(&mut vec![Record::Released(self.session.key, packet_id)]), true)
     }
 
+    /// Frees every packet identifier of incoming QoS 2: the publisher has forgotten its side of the session.
+    pub fn release_all(&mut self) -> Lsn {
+        let mut incoming = self.session.incoming.lock();
+        if self.signal.detached().is_some() {
+            return Lsn::default();
+        }
+        let freed = incoming.clear();
+        let mut records: Vec<_> = match self.kept() {
+            true => freed.into_iter().map(|id| Record::Released(self.session.key, id)).collect(),
+            false => Vec::new(),
+        };
+        self.core.note(&mut records)
+    }
+
     /// Incoming QoS 2 publications that await their PUBREL (for the receive maximum).
     #[must_use]
     pub fn unreleased(&self) -> usize {
@@ -122,8 +136,10 @@ impl Link {
     pub fn set_options(&mut self, options: SessionOptions) -> Lsn {
         let mut records = Vec::new();
         if let Some(mut state) = self.state() {
+            let limits = &self.core.budget.limits;
+            let options = options.of(self.client_id(), limits);
             state.seldom.change(|seldom| seldom.options = options);
-            let rejects = state.overflow(&self.core.budget.limits) == Overflow::Reject;
+            let rejects = state.overflow(limits) == Overflow::Reject;
             self.session.set_trait(REJECTS, rejects);
             self.core.record_session(&self.session, &state, &mut records);
         }

@@ -2,7 +2,7 @@
 
 use super::{Cursor, Link, Lsn, Settle, Stage, Tag, UnknownCursor};
 use crate::{
-    message::Qos,
+    message::{Message, Qos},
     metrics::DropCause,
     session::{Account, State, signal::DELIVERABLE},
     store::Record,
@@ -23,6 +23,12 @@ impl Link {
             }
         }
         self.core.note(&mut account.records)
+    }
+
+    /// The message handed out under `tag` and not settled.
+    #[must_use]
+    pub fn under_way(&self, tag: Tag) -> Option<Message> {
+        self.state()?.inflight.get_mut(tag).map(|sent| sent.entry.message.clone())
     }
 
     fn settle_one(&self, state: &mut State, tag: Tag, how: Settle, account: &mut Account<'_>) -> bool {

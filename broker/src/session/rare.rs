@@ -48,7 +48,7 @@ impl Rare {
         resend: VecDeque::new(),
         scans: VecDeque::new(),
         room_waiters: Vec::new(),
-        options: SessionOptions { max_queued_messages: None, overflow: None },
+        options: SessionOptions { max_queued_messages: None, max_queued_bytes: None, overflow: None },
         missed_shown: 0,
         streamed: None,
         ends: None,

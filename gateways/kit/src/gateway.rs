@@ -16,6 +16,10 @@ pub trait Gateway: Sized + Send + 'static {
     /// Its table under `[gateways]`, its label in metrics, its name in the ready line.
     const KIND: &'static str;
 
+    /// Whether there may be any number of them: `[[gateways.KIND]]`, each a gateway of its own, addressed by the `name` in
+    /// its table.
+    const PLURAL: bool = false;
+
     /// Its table: a default for every field, unknown fields refused. The host takes `enabled` out before.
     type Config: DeserializeOwned + Serialize + Default + Clone + Send + 'static;
 
@@ -39,6 +43,12 @@ pub trait Gateway: Sized + Send + 'static {
 
     /// Opens everything that can fail to open; accepts nothing yet. Port 0 is honoured.
     fn bind(config: Self::Config, cx: Context) -> impl Future<Output = Result<Self, BindError>> + Send;
+
+    /// Of a plural kind: `names` are all that the configuration has. What others have left in the core goes. Called
+    /// before any is bound, and at each reload.
+    fn forget_others(broker: &Broker, names: &[Arc<str>]) {
+        let _ = (broker, names);
+    }
 
     /// What was bound, by its name in the ready line (`mqtt`, `mqtt_tls`). Empty for a gateway that dials out.
     fn listening(&self) -> Vec<(String, SocketAddr)>;
@@ -97,14 +107,21 @@ pub struct RemoteStatus {
     pub connected: bool,
     /// Since when it is, or is not.
     pub since: Time,
-    /// Why it is not, as far as known.
+    /// What last went wrong; it stays when the other server is reached again.
     pub error: Option<String>,
-    /// Messages that wait for the other side.
+    /// Messages that wait for the other side, those under way among them.
     pub queued: u64,
+    /// Messages sent there that it has not acknowledged yet.
+    pub in_flight: u64,
     /// Messages taken there.
     pub sent: u64,
     /// Messages taken from there.
     pub received: u64,
+    /// Messages for the other side that were lost, all causes.
+    pub dropped: u64,
+    /// Messages that went with less than they asked for, since the other server can do no more: a lower QoS, or without
+    /// the retain flag.
+    pub reduced: u64,
 }
 
 /// A gateway as the host sees it.

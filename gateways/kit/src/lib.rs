@@ -7,6 +7,7 @@ pub mod complaints;
 #[doc(hidden)]
 pub mod contract;
 pub mod gateway;
+pub mod held;
 pub mod loops;
 pub mod registry;
 pub mod tls;

@@ -2,8 +2,9 @@
 
 use crate::gateway::{BindError, Command, Context, Control, Gateway, InvalidConfig, ServeError};
 use serde::Serialize;
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use tokio::{sync::mpsc, time::Instant};
+use waystation_broker::Broker;
 
 /// Which kinds this binary knows: `Registry::default().with::<Mqtt>().with::<MqttSn>()`.
 #[derive(Default)]
@@ -36,6 +37,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Kind: Send + Sync {
     /// The kind's name.
     fn name(&self) -> &'static str;
+
+    /// Whether there may be any number of them.
+    fn is_plural(&self) -> bool;
+
+    /// Of a plural kind: what gateways that are none of `names` have left in the core goes.
+    fn forget_others(&self, broker: &Broker, names: &[Arc<str>]);
 
     /// Reads and checks a table and gives it back with every default filled in.
     ///
@@ -94,6 +101,14 @@ struct KindOf<G>(std::marker::PhantomData<fn() -> G>);
 impl<G: Gateway> Kind for KindOf<G> {
     fn name(&self) -> &'static str {
         G::KIND
+    }
+
+    fn is_plural(&self) -> bool {
+        G::PLURAL
+    }
+
+    fn forget_others(&self, broker: &Broker, names: &[Arc<str>]) {
+        G::forget_others(broker, names);
     }
 
     fn check(&self, table: toml::Table) -> Result<toml::Table, InvalidConfig> {

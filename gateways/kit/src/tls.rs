@@ -1,6 +1,7 @@
-//! Server TLS, for every gateway that listens on TCP: versions 1.2 and 1.3, client certificates, revocation, and new
-//! files at a reload without a word to the clients there are.
+//! TLS, for every gateway that listens on TCP: versions 1.2 and 1.3, client certificates, revocation, and new files at
+//! a reload without a word to the clients there are. In [`client`], for those that dial out.
 
+pub mod client;
 pub mod datagram;
 mod files;
 mod identity;

@@ -6,7 +6,6 @@
 
 mod alias;
 pub(crate) mod handshake;
-mod held;
 mod inbound;
 mod keepalive;
 mod kept;
@@ -19,7 +18,6 @@ use crate::{
     complaints,
 };
 use handshake::Terms;
-use held::{Held, MOST_HELD};
 use keepalive::KeepAlive;
 use kept::Kept;
 use std::{
@@ -30,6 +28,7 @@ use std::{
 use waystation_broker::{
     Attached, Broker, Detach, Event, Interest, Limits, Link, Lsn, Qos, Reason, Receipt, Settle, Tag, Time,
 };
+use waystation_kit::held::{Held, MOST_HELD};
 
 /// Bytes of output at which no delivery is taken until they are written.
 pub(crate) const HIGH_WATER: usize = 262_144;

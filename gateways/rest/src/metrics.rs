@@ -76,7 +76,11 @@ impl Scrape {
         };
         self.gauges("bridge_connected", "Whether the other side is reached", "bridge", &by(|r| r.connected.into()))?;
         self.gauges("bridge_queued", "Messages that wait for it", "bridge", &by(|r| r.queued))?;
+        self.gauges("bridge_in_flight", "Messages it has not acknowledged yet", "bridge", &by(|r| r.in_flight))?;
         self.counters("bridge_messages_sent_total", "Messages taken there", "bridge", &by(|r| r.sent))?;
+        self.counters("bridge_messages_dropped_total", "Messages for it that were lost", "bridge", &by(|r| r.dropped))?;
+        let help = "Messages that went with a lower QoS or without the retain flag";
+        self.counters("bridge_messages_reduced_total", help, "bridge", &by(|r| r.reduced))?;
         self.counters("bridge_messages_received_total", "Messages taken from there", "bridge", &by(|r| r.received))
     }
 

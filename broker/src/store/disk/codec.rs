@@ -152,12 +152,17 @@ impl Writer {
         self.text(head.owner.as_deref());
         self.number(head.expiry.into());
         self.option(head.options.max_queued_messages, |w, n| w.number(n.into()));
-        self.byte(match head.options.overflow {
+        let overflow = match head.options.overflow {
             None => 0,
             Some(Overflow::DropOldest) => 1,
             Some(Overflow::DropNewest) => 2,
             Some(Overflow::Reject) => 3,
-        });
+        };
+        // A bound of bytes of its own was unknown to the first records: a bit says that one follows.
+        self.byte(overflow | u8::from(head.options.max_queued_bytes.is_some()) << 2);
+        if let Some(bytes) = head.options.max_queued_bytes {
+            self.number(bytes);
+        }
         self.byte(u8::from(head.while_away == WhileAway::KeepQos0));
     }
 
@@ -347,18 +352,26 @@ impl<'a> Reader<'a> {
             client: ClientId::new(self.str()?).ok_or(Damaged)?,
             owner: self.text()?.map(Into::into),
             expiry: self.small()?,
-            options: SessionOptions {
-                max_queued_messages: self.option(Self::small)?,
-                overflow: match self.byte()? {
-                    0 => None,
-                    1 => Some(Overflow::DropOldest),
-                    2 => Some(Overflow::DropNewest),
-                    3 => Some(Overflow::Reject),
-                    _ => return Err(Damaged),
-                },
-            },
+            options: self.options()?,
             while_away: if self.flag()? { WhileAway::KeepQos0 } else { WhileAway::DropQos0 },
         })
+    }
+
+    fn options(&mut self) -> Read<SessionOptions> {
+        let max_queued_messages = self.option(Self::small)?;
+        let flags = self.byte()?;
+        let overflow = match flags & 3 {
+            0 => None,
+            1 => Some(Overflow::DropOldest),
+            2 => Some(Overflow::DropNewest),
+            _ => Some(Overflow::Reject),
+        };
+        let max_queued_bytes = match flags >> 2 {
+            0 => None,
+            1 => Some(self.number()?),
+            _ => return Err(Damaged),
+        };
+        Ok(SessionOptions { max_queued_messages, max_queued_bytes, overflow })
     }
 
     pub(super) fn subscription(&mut self, filter: Filter) -> Read<Subscription> {
@@ -516,13 +529,13 @@ mod tests {
 
         #[test]
         fn sessions_and_subscriptions_come_back_as_they_were(
-            owner in prop::option::of(text()), expiry: u32, max_queued_messages: Option<u32>, overflow in 0u8..4, keep: bool,
+            owner in prop::option::of(text()), expiry: u32, max_queued_messages: Option<u32>, max_queued_bytes: Option<u64>, overflow in 0u8..4, keep: bool,
             qos in 0u8..3, no_local: bool, retain_as_published: bool, handling in 0u8..3, id: Option<u32>,
         ) {
             let overflow = [None, Some(Overflow::DropOldest), Some(Overflow::DropNewest), Some(Overflow::Reject)][usize::from(overflow)];
             let head = SessionHead {
                 client: ClientId::new("c").unwrap(), owner, expiry,
-                options: SessionOptions { max_queued_messages, overflow },
+                options: SessionOptions { max_queued_messages, max_queued_bytes, overflow },
                 while_away: if keep { WhileAway::KeepQos0 } else { WhileAway::DropQos0 },
             };
             let handling = [RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend][usize::from(handling)];

@@ -34,7 +34,7 @@ pub(super) fn load(files: &TlsFiles, alpn: &[&str]) -> Result<ServerConfig, Inva
     Ok(config)
 }
 
-fn identity(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, InvalidConfig> {
+pub(super) fn identity(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, InvalidConfig> {
     let chain = all::<CertificateDer<'static>>("cert", &files.cert, "certificate")?;
     let broken = |what: &str| {
         let path = &files.key;
@@ -99,7 +99,7 @@ pub(super) fn client_verifier(
 }
 
 /// All PEM items of one kind in a file; at least one.
-fn all<T: PemObject>(key: &str, path: &str, what: &str) -> Result<Vec<T>, InvalidConfig> {
+pub(super) fn all<T: PemObject>(key: &str, path: &str, what: &str) -> Result<Vec<T>, InvalidConfig> {
     let items: Vec<T> =
         T::pem_file_iter(path).and_then(|items| items.collect()).map_err(|error| unreadable(key, path, &error))?;
     if items.is_empty() {

@@ -110,13 +110,19 @@ pub(crate) struct Bridge {
     connected: bool,
     /// Since when it is connected, or is not.
     since: String,
-    /// Why it is not connected.
+    /// What last went wrong.
     error: Option<String>,
-    /// Messages that wait for the other side.
+    /// Messages that wait for the other side, those under way among them.
     queued: u64,
+    /// Messages sent there that it has not acknowledged yet.
+    in_flight: u64,
     /// Messages taken to the other side and from it.
     sent: u64,
     received: u64,
+    /// Messages for the other side that were lost, all causes.
+    dropped: u64,
+    /// Messages that went with a lower QoS or without the retain flag, since the other side can do no more.
+    reduced: u64,
 }
 
 impl From<RemoteStatus> for Bridge {
@@ -128,8 +134,11 @@ impl From<RemoteStatus> for Bridge {
             since: status.since.to_string(),
             error: status.error,
             queued: status.queued,
+            in_flight: status.in_flight,
             sent: status.sent,
             received: status.received,
+            dropped: status.dropped,
+            reduced: status.reduced,
         }
     }
 }

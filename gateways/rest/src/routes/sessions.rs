@@ -94,6 +94,7 @@ pub(crate) async fn set(
         options: SessionOptions {
             max_queued_messages: wish.max_queued_messages.or(before.as_ref().map(|info| info.max_queued_messages)),
             overflow: wish.overflow.or(before.as_ref().map(|info| info.overflow)),
+            ..SessionOptions::default()
         },
         ..hello(&app, &who, &id)
     };

@@ -117,8 +117,11 @@ impl Host for TwoGateways {
             since: Time(0),
             error: Some("refused".into()),
             queued: 3,
+            in_flight: 1,
             sent: 2,
             received: 1,
+            dropped: 5,
+            reduced: 4,
         }]
     }
 }

@@ -192,7 +192,11 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 /// Takes hold of a session there is, as it is.
 async fn open(app: &App, who: &Who, id: &ClientId, takeover: Takeover) -> Result<Link, Problem> {
     let SessionInfo { expiry, max_queued_messages, overflow, .. } = app.broker.session(id).ok_or(Problem::NoSession)?;
-    let options = SessionOptions { max_queued_messages: Some(max_queued_messages), overflow: Some(overflow) };
+    let options = SessionOptions {
+        max_queued_messages: Some(max_queued_messages),
+        overflow: Some(overflow),
+        ..SessionOptions::default()
+    };
     let hello = Hello { start: Start::Existing, takeover, expiry, options, ..hello(app, who, id) };
     Ok(app.broker.attach(hello).await?.link)
 }

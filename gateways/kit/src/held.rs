@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use waystation_broker::Lsn;
 
-/// Encoded acknowledgements, one mark a burst. The connection stops reading at [`MOST_HELD`] bytes.
+/// Encoded acknowledgements, one mark a burst. Whoever holds them stops reading at [`MOST_HELD`] bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub struct Held {
     bytes: VecDeque<u8>,
     marks: VecDeque<Mark>,
 }
 
-/// Bytes at which the client is read no further.
-pub(crate) const MOST_HELD: usize = 262_144;
+/// Bytes at which the other side is read no further.
+pub const MOST_HELD: usize = 262_144;
 
 #[derive(Debug)]
 struct Mark {
@@ -21,14 +21,14 @@ struct Mark {
 }
 
 impl Held {
-    /// Keeps a burst's acknowledgements; `credits` of them give the client room in our receive maximum.
-    pub(crate) fn push(&mut self, lsn: Lsn, bytes: &[u8], credits: usize) {
+    /// Keeps a burst's acknowledgements; `credits` of them give the publisher room in our receive maximum.
+    pub fn push(&mut self, lsn: Lsn, bytes: &[u8], credits: usize) {
         self.bytes.extend(bytes);
         self.marks.push_back(Mark { lsn, bytes: bytes.len(), credits });
     }
 
     /// Appends to `out` what is safe up to `durable`, in order; gives the credits.
-    pub(crate) fn release(&mut self, durable: Lsn, out: &mut Vec<u8>) -> usize {
+    pub fn release(&mut self, durable: Lsn, out: &mut impl Extend<u8>) -> usize {
         let mut credits = 0;
         while self.marks.front().is_some_and(|mark| mark.lsn <= durable) {
             let Some(mark) = self.marks.pop_front() else { break };
@@ -39,12 +39,20 @@ impl Held {
     }
 
     /// What the next ones wait for.
-    pub(crate) fn next(&self) -> Option<Lsn> {
+    #[must_use]
+    pub fn next(&self) -> Option<Lsn> {
         self.marks.front().map(|mark| mark.lsn)
     }
 
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
     /// Bytes that wait.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.bytes.len()
     }
 }

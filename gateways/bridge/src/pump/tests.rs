@@ -1,0 +1,1 @@
+//! The conversation with a far side that is played by hand.
