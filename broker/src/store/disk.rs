@@ -431,8 +431,8 @@ fn next_epoch(base: &Base) -> Result<u32, EngineError> {
     let mut w = Writer::record();
     w.number(epoch.into());
     let value = w.seal(&key.bytes);
-    let mut batch = base.batch();
-    batch.insert(base, key, value);
+    let mut batch = base.batch(1);
+    batch.insert(base, key, value.into());
     batch.commit(Depth::Disk)?;
     Ok(epoch)
 }

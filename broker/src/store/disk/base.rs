@@ -107,8 +107,9 @@ impl Base {
         &self.spaces[space as usize]
     }
 
-    pub(super) fn batch(&self) -> Batch {
-        Batch(self.database.batch())
+    /// An empty batch, with room for so many changes.
+    pub(super) fn batch(&self, changes: usize) -> Batch {
+        Batch(fjall::OwnedWriteBatch::with_capacity(self.database.clone(), changes))
     }
 
     pub(super) fn get(&self, key: &Key) -> Result<Option<UserValue>, EngineError> {
@@ -204,7 +205,7 @@ impl Base {
 }
 
 impl Batch {
-    pub(super) fn insert(&mut self, base: &Base, key: Key, value: Vec<u8>) {
+    pub(super) fn insert(&mut self, base: &Base, key: Key, value: UserValue) {
         self.0.insert(base.space(key.space), key.bytes, value);
     }
 

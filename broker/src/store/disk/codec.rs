@@ -59,9 +59,14 @@ pub(super) enum Body {
 /// Closes a record: what was written since `Writer::record` began gets its checksum.
 pub(super) struct Writer(Vec<u8>);
 
+/// Room for nearly every record, so that it does not move while it grows.
+const ROOM: usize = 1_000;
+
 impl Writer {
     pub(super) fn record() -> Self {
-        Self(vec![VERSION])
+        let mut bytes = Vec::with_capacity(ROOM);
+        bytes.push(VERSION);
+        Self(bytes)
     }
 
     pub(super) fn seal(mut self, key: &[u8]) -> Vec<u8> {

@@ -10,6 +10,7 @@ use crate::{
     message::{Message, MessageId},
     store::{Placed, Record, SessionKey},
 };
+use fjall::UserValue;
 use hashbrown::{HashMap, hash_map::Entry};
 use std::collections::VecDeque;
 
@@ -33,7 +34,7 @@ pub(super) struct Group {
 enum Change {
     /// `fresh`: there was nothing under this key before the group, so that removing it again leaves no trace.
     Insert {
-        value: Vec<u8>,
+        value: UserValue,
         fresh: bool,
     },
     Remove,
@@ -49,12 +50,17 @@ pub(super) enum Past<'a> {
 }
 
 impl Group {
+    /// With room for what so many records say.
+    pub(super) fn with_room(records: usize) -> Self {
+        Self { changes: HashMap::with_capacity(records) }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
     pub(super) fn into_batch(self, base: &Base) -> Batch {
-        let mut batch = base.batch();
+        let mut batch = base.batch(self.changes.len());
         for (key, change) in self.changes {
             match change {
                 Change::Insert { value, .. } => batch.insert(base, key, value),
@@ -65,7 +71,7 @@ impl Group {
     }
 
     fn put(&mut self, key: Key, writer: Writer, fresh: bool) {
-        let value = writer.seal(&key.bytes);
+        let value = UserValue::from(writer.seal(&key.bytes));
         match self.changes.entry(key) {
             Entry::Occupied(mut known) => {
                 // Removed before, or put before: only the latter, if it was fresh, leaves it so.
@@ -275,7 +281,7 @@ impl Index {
                             },
                             _ => None,
                         };
-                        found.push((Key { space, bytes: key.to_vec() }, message));
+                        found.push((Key { space, bytes: key.into() }, message));
                     }
                     mine
                 });

@@ -2,6 +2,7 @@
 
 use super::codec::Damaged;
 use crate::{link::Cursor, message::MessageId, store::SessionKey};
+use fjall::UserKey;
 use std::num::NonZeroU16;
 
 /// A keyspace. Few of them, not one a queue: each costs memory and files of its own.
@@ -34,10 +35,11 @@ impl Space {
 }
 
 /// A key in its space.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) space: Space,
-    pub(super) bytes: Vec<u8>,
+    /// Up to twenty of them lie right here.
+    pub(super) bytes: UserKey,
 }
 
 /// What is kept of a session.
@@ -63,7 +65,8 @@ pub(super) enum SessionField {
 
 impl SessionField {
     pub(super) fn key(&self, session: SessionKey) -> Key {
-        let mut bytes = session.0.to_be_bytes().to_vec();
+        let mut bytes = Vec::with_capacity(32);
+        bytes.extend_from_slice(&session.0.to_be_bytes());
         match self {
             Self::Head => bytes.push(0),
             Self::Ends => bytes.push(1),
@@ -84,7 +87,7 @@ impl SessionField {
             Self::LastTag => bytes.push(7),
             Self::Counts => bytes.push(8),
         }
-        Key { space: Space::Sessions, bytes }
+        Key { space: Space::Sessions, bytes: bytes.into() }
     }
 
     pub(super) fn parse(key: &[u8]) -> Result<(SessionKey, Self), Damaged> {
@@ -110,9 +113,8 @@ impl SessionField {
 }
 
 pub(super) fn place(session: SessionKey, cursor: Cursor) -> Key {
-    let mut bytes = session.0.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&cursor.0.to_be_bytes());
-    Key { space: Space::Queues, bytes }
+    let both = u128::from(session.0) << 64 | u128::from(cursor.0);
+    Key { space: Space::Queues, bytes: both.to_be_bytes().into() }
 }
 
 pub(super) fn parse_place(key: &[u8]) -> Result<(SessionKey, Cursor), Damaged> {
@@ -122,21 +124,21 @@ pub(super) fn parse_place(key: &[u8]) -> Result<(SessionKey, Cursor), Damaged> {
 }
 
 pub(super) fn message(id: MessageId) -> Key {
-    Key { space: Space::Messages, bytes: id.0.to_be_bytes().to_vec() }
+    Key { space: Space::Messages, bytes: id.0.to_be_bytes().into() }
 }
 
 pub(super) fn retained(topic: &str) -> Key {
-    Key { space: Space::Retained, bytes: topic.as_bytes().to_vec() }
+    Key { space: Space::Retained, bytes: topic.into() }
 }
 
 pub(super) fn epoch() -> Key {
-    Key { space: Space::Meta, bytes: b"epoch".to_vec() }
+    Key { space: Space::Meta, bytes: "epoch".into() }
 }
 
 /// Kinds hold no NUL: they are written in the source.
 pub(super) fn document(kind: &str, name: &str) -> Key {
     let bytes = [DOCUMENT, kind.as_bytes(), b"\0", name.as_bytes()].concat();
-    Key { space: Space::Meta, bytes }
+    Key { space: Space::Meta, bytes: bytes.into() }
 }
 
 /// Kind and name of a document; `None` for other keys of its space.
@@ -147,7 +149,7 @@ pub(super) fn parse_document(key: &[u8]) -> Option<(&str, &str)> {
 /// The answer to a publication with an idempotency key. No user name holds a NUL, nor is one empty.
 pub(super) fn answer(user: Option<&str>, key: &str) -> Key {
     let bytes = [ANSWER, user.unwrap_or_default().as_bytes(), b"\0", key.as_bytes()].concat();
-    Key { space: Space::Meta, bytes }
+    Key { space: Space::Meta, bytes: bytes.into() }
 }
 
 pub(super) fn is_answer(key: &[u8]) -> bool {
