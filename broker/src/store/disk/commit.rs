@@ -13,6 +13,7 @@ use crate::{
     message::Will,
     store::{Placed, Record, Trouble},
 };
+use parking_lot::MutexGuard;
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -23,6 +24,9 @@ use std::{
 /// Most records of one group, and most bytes: past them a larger group gains nothing.
 const GROUP_RECORDS: usize = 4_096;
 const GROUP_BYTES: u64 = 1 << 20;
+
+/// Less than the system sleeps for at least.
+const SHORT: Duration = Duration::from_micros(200);
 
 /// Between two looks at the disk: is there space, is it back, can it be opened again.
 const TICK: Duration = Duration::from_secs(1);
@@ -38,6 +42,8 @@ pub(super) struct Committer {
     /// Up to here it is not known what a failed commit has written.
     unknown: Lsn,
     last_sync: Duration,
+    /// Bytes of the last group, until its clients had time to come back.
+    released: u64,
     ticked: Instant,
     /// Bytes that may still be written until it is time to look for space.
     room: u64,
@@ -67,6 +73,7 @@ impl Committer {
             base: Some(base),
             unknown,
             last_sync,
+            released: 0,
             ticked: long_ago(),
             room: 0,
             search: Search::Over,
@@ -99,10 +106,12 @@ impl Committer {
         }
     }
 
-    /// Waits for work, and until it stops growing: clients that wait for the acknowledgements just sent come back
-    /// together, and are to make one group, not two.
-    fn wait(&self) -> (VecDeque<Pending>, bool) {
+    /// Waits for work; then for clients that had their acknowledgements just now: they come back together, and are to
+    /// make one group with what waits already, not two that take turns and twice the time. Not for long: until as
+    /// much is there as clients wait for at most, no more of it comes, or a tenth of the last sync's time is over.
+    fn wait(&mut self) -> (VecDeque<Pending>, bool) {
         let mut inbox = self.shared.inbox.lock();
+        let whole = inbox.bytes + std::mem::take(&mut self.released);
         let down = self.base.is_none();
         let pause = self.pause();
         if (inbox.batches.is_empty() || down) && !inbox.stopping && !pause.is_zero() {
@@ -113,11 +122,15 @@ impl Committer {
         if down {
             return (VecDeque::new(), inbox.stopping);
         }
-        let (patience, began) = (self.last_sync / 20, instant());
-        while !patience.is_zero() && !inbox.batches.is_empty() && began.elapsed() < patience {
-            let before = inbox.batches.len();
-            self.shared.wake.wait_for(&mut inbox, patience / 4);
-            if inbox.batches.len() == before {
+        let (patience, began) = (self.last_sync / 10, instant());
+        while inbox.bytes < whole && !inbox.batches.is_empty() && began.elapsed() < patience {
+            let before = inbox.bytes;
+            if patience < SHORT {
+                MutexGuard::unlocked(&mut inbox, std::thread::yield_now);
+                continue;
+            }
+            self.shared.wake.wait_for(&mut inbox, patience / 2);
+            if inbox.bytes == before {
                 break;
             }
         }
@@ -141,7 +154,7 @@ impl Committer {
             if self.index.must_sweep(&first.records) {
                 while !self.sweep(base)? {}
             }
-            let mut changes = Group::default();
+            let mut changes = Group::with_room(group.iter().map(|pending| pending.records.len()).sum());
             let mut taken = 0;
             for pending in group.iter() {
                 if taken > 0 && self.index.must_sweep(&pending.records) {
@@ -155,7 +168,7 @@ impl Committer {
             }
             self.write(base, changes)?;
             let (mut lsn, mut bytes) = (Lsn::default(), 0);
-            for pending in group.drain(..taken) {
+            for pending in group.range(..taken) {
                 (lsn, bytes) = (pending.lsn, bytes + pending.bytes);
             }
             // Space is looked for now and then; in between not more than this is taken.
@@ -170,6 +183,9 @@ impl Committer {
                 listener.durable(lsn);
             }
             self.shared.committed.notify_all();
+            self.released = bytes;
+            // Freed only now, when nobody waits any more.
+            group.drain(..taken);
         }
         Ok(())
     }
