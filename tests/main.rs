@@ -16,6 +16,7 @@ mod examples;
 mod full_disk;
 mod harness;
 mod javascript;
+mod kills;
 mod malformed;
 mod mosquitto_options;
 mod mqtt_clients;

@@ -2,93 +2,12 @@
 
 use crate::{
     clients::{curl, rest_session},
-    harness::{Ended, PATIENCE, Server, eventually, run_in},
+    harness::{Ended, Server, eventually, run_in},
 };
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    process::Command,
-    thread,
-    time::Duration,
+    net::TcpStream,
 };
-
-/// A publisher of MQTT 3.1.1 that keeps to its session: numbered messages, one at a time, each sent again over the next
-/// connection until the exchange is done.
-struct Stream {
-    name: &'static str,
-    qos: u8,
-    /// The message under way, counted from 1.
-    number: u32,
-    received: bool,
-    /// The last number whose exchange was acknowledged.
-    acknowledged: u32,
-}
-
-impl Stream {
-    fn new(name: &'static str, qos: u8) -> Self {
-        Self { name, qos, number: 1, received: false, acknowledged: 0 }
-    }
-
-    /// Publishes until the connection breaks.
-    fn run(&mut self, server: SocketAddr) {
-        let _ = self.publish(server);
-    }
-
-    fn publish(&mut self, server: SocketAddr) -> std::io::Result<()> {
-        let mut socket = TcpStream::connect(server)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        let id = self.name.as_bytes();
-        let length = u8::try_from(12 + id.len()).unwrap();
-        let mut connect = vec![0x10, length, 0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 60, 0, length - 12];
-        connect.extend_from_slice(id);
-        socket.write_all(&connect)?;
-        socket.read_exact(&mut [0; 4])?;
-        loop {
-            let id = u16::try_from(self.number % 60_000 + 1).unwrap().to_be_bytes();
-            if !self.received {
-                let text = format!("{}-{:06}", self.name, self.number);
-                let topic = "stream";
-                let length = u8::try_from(2 + topic.len() + 2 + text.len()).unwrap();
-                let mut packet = vec![0x30 | self.qos << 1, length, 0, u8::try_from(topic.len()).unwrap()];
-                packet.extend_from_slice(topic.as_bytes());
-                packet.extend_from_slice(&id);
-                packet.extend_from_slice(text.as_bytes());
-                socket.write_all(&packet)?;
-                expect(&mut socket, if self.qos == 1 { 0x40 } else { 0x50 }, id)?;
-                self.acknowledged = self.number;
-            }
-            if self.qos == 2 {
-                self.received = true;
-                socket.write_all(&[0x62, 2, id[0], id[1]])?;
-                expect(&mut socket, 0x70, id)?;
-            }
-            self.received = false;
-            self.number += 1;
-        }
-    }
-}
-
-fn expect(socket: &mut TcpStream, kind: u8, id: [u8; 2]) -> std::io::Result<()> {
-    let mut answer = [0; 4];
-    socket.read_exact(&mut answer)?;
-    assert_eq!(answer, [kind, 2, id[0], id[1]], "the acknowledgement of what was sent");
-    Ok(())
-}
-
-/// Publishes over REST until the server is gone; gives the numbers that were acknowledged.
-fn over_rest(server: SocketAddr, from: u32) -> Vec<u32> {
-    let mut acknowledged = Vec::new();
-    for number in from.. {
-        let mut post = Command::new("curl");
-        post.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--data", &format!("rest-{number:06}")]);
-        let output = post.arg(format!("http://{server}/v1/topics/stream")).output().unwrap();
-        match &output.stdout[..] {
-            b"200" => acknowledged.push(number),
-            _ => break,
-        }
-    }
-    acknowledged
-}
 
 /// Everything a session holds, read by cursor.
 fn read_all(server: &Server, session: &str) -> Vec<String> {
@@ -102,55 +21,6 @@ fn read_all(server: &Server, session: &str) -> Vec<String> {
         texts.extend(page["messages"].as_array().unwrap().iter().map(|m| m["payload"].as_str().unwrap().to_owned()));
         after = format!("&after={}", page["cursor"].as_str().unwrap());
     }
-}
-
-/// Numbers of one stream in the order of their coming.
-fn numbers(texts: &[String], name: &str) -> Vec<u32> {
-    texts.iter().filter_map(|text| text.strip_prefix(name)?.strip_prefix('-')?.parse().ok()).collect()
-}
-
-#[test]
-fn nothing_acknowledged_is_lost_and_qos_2_comes_once_over_kills_at_any_moment() {
-    let mut server = Server::start_with("[limits]\nmax_queued_messages = 1000000\n", &[]);
-    rest_session(&server, "reader", "stream", "");
-    curl(&server, "/v1/topics/state", &["-X", "PUT", "--data", "kept"]);
-    let mut once = Stream::new("once", 1);
-    let mut exactly = Stream::new("exactly", 2);
-    let (mut rest, mut next) = (Vec::new(), 1);
-    // Seeded, so that a failure comes again.
-    let mut pause = 0x2545_F491_u32;
-    for round in 0..4 {
-        pause ^= pause << 13;
-        pause ^= pause >> 17;
-        pause ^= pause << 5;
-        let (mqtt, http) = (server.address("mqtt"), server.address("rest"));
-        let publishers = thread::scope(|scope| {
-            scope.spawn(|| once.run(mqtt));
-            scope.spawn(|| exactly.run(mqtt));
-            let rest = scope.spawn(|| over_rest(http, next));
-            thread::sleep(Duration::from_millis(500 + u64::from(pause % 1_000)));
-            let dir = server.kill();
-            (rest.join().unwrap(), dir)
-        });
-        let (acknowledged, dir) = publishers;
-        next = acknowledged.last().map_or(next, |last| last + 1) + 1;
-        rest.extend(acknowledged);
-        server = Server::start_in(dir, &[]).unwrap_or_else(|ended| panic!("round {round}: {ended:?}"));
-    }
-    assert_eq!(curl(&server, "/v1/topics/state", &[]).body, "kept");
-    let texts = read_all(&server, "reader");
-    assert!(once.acknowledged > 0 && exactly.acknowledged > 0 && !rest.is_empty(), "something was acknowledged");
-    let seen = numbers(&texts, "once");
-    assert!((1..=once.acknowledged).all(|n| seen.contains(&n)), "QoS 1 lost: {seen:?}");
-    assert!(seen.is_sorted(), "QoS 1 out of order: {seen:?}");
-    let seen = numbers(&texts, "exactly");
-    let wanted: Vec<u32> = (1..=exactly.acknowledged).collect();
-    // The last may have come without its acknowledgement having reached the publisher.
-    assert_eq!(&seen[..wanted.len()], wanted, "QoS 2 comes once and in order");
-    assert!(seen.len() <= wanted.len() + 1, "{seen:?}");
-    let seen = numbers(&texts, "rest");
-    assert!(rest.iter().all(|n| seen.contains(n)), "over REST lost: {seen:?}, acknowledged {rest:?}");
-    assert!(seen.is_sorted(), "over REST out of order: {seen:?}");
 }
 
 #[test]

@@ -13,13 +13,13 @@ const PRIVATE: &str = "[gateways.rest]\nallow_private_targets = true\n";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// An app that is called.
-struct Receiver {
+pub(crate) struct Receiver {
     program: Program,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Receiver {
-    fn start(secret: &str) -> Self {
+    pub(crate) fn start(secret: &str) -> Self {
         Self::start_with(&[secret])
     }
 
@@ -39,7 +39,7 @@ impl Receiver {
     }
 
     /// The requests it has had.
-    fn requests(&self) -> Vec<Value> {
+    pub(crate) fn requests(&self) -> Vec<Value> {
         self.program.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
