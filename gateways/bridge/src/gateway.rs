@@ -17,7 +17,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use waystation_broker::{Broker, Reason};
-use waystation_kit::{BindError, Command, Context, Control, Gateway, InvalidConfig, Remote, ServeError};
+use waystation_kit::{
+    BindError, Command, Context, Control, Gateway, InvalidConfig, Remote, ServeError, dead::DeadLetters,
+};
 
 /// What the number that this server keeps for its bridges is kept as in the core's documents.
 const KIND: &str = "bridge";
@@ -64,6 +66,7 @@ impl Gateway for Bridge {
                     "the bridge is no longer in the configuration; what waited for it is gone"
                 );
                 broker.end_session(&session.id, Reason::SessionEnded);
+                DeadLetters::of(broker, &name.into(), &format!("bridge/{name}")).close();
                 // Its name was checked when it was made.
                 let _ = broker.announce(&state_name(name), "");
             }

@@ -26,13 +26,20 @@ use std::{
     time::Duration,
 };
 use waystation_broker::{Attached, Event, Interest, Limits, Link, Lsn, Qos, Reason, Settle, Tag, Time};
-use waystation_kit::held::{Held, MOST_HELD};
+use waystation_kit::{
+    dead::{DeadLetters, NotNow},
+    held::{Held, MOST_HELD},
+};
 
 /// Bytes of output at which no message is taken until they are written.
 pub(crate) const HIGH_WATER: usize = 262_144;
 
 /// Filters in one SUBSCRIBE: AWS IoT Core takes no more.
 const FILTERS: usize = 8;
+
+/// Before what the far side, or the store, had no room for is tried again; doubled each time, up to a bound.
+const FIRST_AGAIN: Duration = Duration::from_secs(1);
+const LAST_AGAIN: Duration = Duration::from_secs(15);
 
 /// The least time the far side has to answer PINGREQ.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
@@ -54,6 +61,11 @@ pub(crate) struct Pump {
     unknown: Vec<(Tag, Settle)>,
     /// Acknowledgements of the burst.
     acks: BytesMut,
+    graves: Graves,
+    /// When what the far side had no room for is sent again; nothing goes out until then.
+    again: Option<Time>,
+    /// How often in a row it had none.
+    refusals: u32,
     /// The server stops: a goodbye is due.
     leaving: bool,
     over: Option<Over>,
@@ -69,6 +81,19 @@ pub(crate) struct Parties {
     pub(crate) wanted: Vec<usize>,
     /// Those of this server.
     pub(crate) limits: Limits,
+    /// Where goes what the far side will never take.
+    pub(crate) letters: DeadLetters,
+}
+
+/// Messages that the far side will never take, on their way to the dead letters. At most a window of them.
+struct Graves {
+    letters: DeadLetters,
+    /// Not published yet.
+    refused: Vec<(Tag, String)>,
+    /// Published, and not safe yet.
+    dug: VecDeque<(Lsn, Tag)>,
+    /// When to try again what the store would not take.
+    retry: Option<Time>,
 }
 
 /// Why a conversation ends.
@@ -99,7 +124,7 @@ impl Pump {
         now: Time,
         out: &mut BytesMut,
     ) -> Self {
-        let Parties { settings, figures, server, wanted, limits } = parties;
+        let Parties { settings, figures, server, wanted, limits, letters } = parties;
         let config = &settings.config;
         let mut link = attached.link;
         if !welcome.session_present {
@@ -126,6 +151,9 @@ impl Pump {
             answers: Vec::new(),
             unknown: Vec::new(),
             acks: BytesMut::new(),
+            graves: Graves { letters, refused: Vec::new(), dug: VecDeque::new(), retry: None },
+            again: None,
+            refusals: 0,
             leaving: false,
             over: None,
         };
@@ -163,7 +191,8 @@ impl Pump {
 
     /// When [`Pump::handle_timeout`] is to be called.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.keep_alive.due()
+        let again = self.again.filter(|_| self.outward.in_flight() == 0);
+        self.keep_alive.due().into_iter().chain(again).chain(self.graves.retry).min()
     }
 
     /// The far side was heard: obeys every whole packet in `input`.
@@ -172,7 +201,7 @@ impl Pump {
         let mut lsn = Lsn::default();
         while self.over.is_none() {
             match self.inward.next(&*self.dialect, input) {
-                Ok(Some(heard)) => self.handle_packet(heard, &mut lsn, out),
+                Ok(Some(heard)) => self.handle_packet(now, heard, &mut lsn, out),
                 Ok(None) => break,
                 Err(why) => self.fail(why),
             }
@@ -180,17 +209,20 @@ impl Pump {
         self.publish(&mut lsn);
         self.settle(&mut lsn);
         self.release_or_hold(lsn, out);
+        if !self.graves.refused.is_empty() {
+            self.bury(now);
+        }
         self.deliver(now, out);
     }
 
-    fn handle_packet(&mut self, heard: Heard, lsn: &mut Lsn, out: &mut BytesMut) {
+    fn handle_packet(&mut self, now: Time, heard: Heard, lsn: &mut Lsn, out: &mut BytesMut) {
         match heard {
             Heard::Publish(arrival) => {
                 if let Err(why) = self.inward.stage(&mut self.link, *arrival) {
                     self.fail(why);
                 }
             }
-            Heard::Verdict(answer, id, verdict) => self.judge(answer, Tag(id), verdict),
+            Heard::Verdict(answer, id, verdict) => self.judge(now, answer, Tag(id), verdict),
             Heard::TooLarge(open) => {
                 self.inward.too_large(open, &*self.dialect, &mut self.acks);
             }
@@ -209,29 +241,84 @@ impl Pump {
     }
 
     /// What the far side says to a message of ours.
-    fn judge(&mut self, answer: Answer, tag: Tag, verdict: Verdict) {
+    fn judge(&mut self, now: Time, answer: Answer, tag: Tag, verdict: Verdict) {
         match (verdict, answer) {
             (Verdict::Taken, Answer::PubRec) => self.answers.push((tag, Settle::Received)),
             (Verdict::Taken, Answer::PubComp) => self.answers.push((tag, Settle::Completed)),
             // The message may have asked for more than the way gives.
             (Verdict::Taken, _) => self.answers.push((tag, Settle::Done)),
-            (Verdict::NoRoom, _) => self.fail("the far side has no room now (quota exceeded)".into()),
-            (Verdict::Refused(why), _) => self.refused(tag, &why),
+            (Verdict::NoRoom, _) => self.no_room(now),
+            (Verdict::Refused(why), _) => {
+                self.outward.answered(1);
+                self.graves.refused.push((tag, why));
+            }
         }
     }
 
-    /// The far side will never take a message.
-    fn refused(&mut self, tag: Tag, why: &str) {
-        let topic = self.link.under_way(tag).map(|message| message.topic().to_string());
-        tracing::warn!(client = ?self.link.client_id(), topic, why, "the far side refuses a message");
-        self.answers.push((tag, Settle::Rejected));
+    /// The far side has no room now. Nothing more goes out until all else is answered and some time has passed; then
+    /// everything unsettled is sent again, in order.
+    fn no_room(&mut self, now: Time) {
+        self.outward.answered(1);
+        if self.again.is_none() {
+            let pause = FIRST_AGAIN.saturating_mul(1 << self.refusals.min(8)).min(LAST_AGAIN);
+            self.refusals = self.refusals.saturating_add(1);
+            self.again = Some(now.after(pause));
+            self.figures.failed("the far side has no room now (quota exceeded)");
+        }
+    }
+
+    /// Whether it is time to attach to the session anew, for [`Pump::renew`].
+    pub(crate) fn wants_anew(&self, now: Time) -> bool {
+        self.outward.in_flight() == 0 && self.again.is_some_and(|again| again <= now)
+    }
+
+    /// Goes on with a new hold on the session, which gives everything unsettled again.
+    pub(crate) fn renew(&mut self, now: Time, link: Link, out: &mut BytesMut) {
+        self.link = link;
+        self.outward.renew();
+        self.again = None;
+        // What waits to be durable is waited for by the new one.
+        self.durable(Lsn::default(), out);
+        self.bury(now);
+        self.deliver(now, out);
+    }
+
+    /// Makes dead letters of what the far side will never take, and lets go of those that are safe.
+    fn bury(&mut self, now: Time) {
+        let Graves { letters, refused, dug, retry } = &mut self.graves;
+        *retry = None;
+        if !refused.is_empty() {
+            let link = &self.link;
+            let found: Vec<_> = refused.iter().filter_map(|(tag, why)| Some((link.under_way(*tag)?, why))).collect();
+            match letters.publish(found.iter().map(|(message, why)| (message, why.as_str())), 1) {
+                Ok(lsn) => {
+                    for (message, why) in &found {
+                        let topic = message.topic();
+                        tracing::warn!(client = ?link.client_id(), %topic, %why, "a message became a dead letter");
+                    }
+                    dug.extend(refused.drain(..).map(|(tag, _)| (lsn, tag)));
+                }
+                Err(NotNow) => *retry = Some(now.after(FIRST_AGAIN)),
+            }
+        }
+        let mut safe = Vec::new();
+        // Asks to be told of the first that is not.
+        while dug.front().is_some_and(|(lsn, _)| self.link.hold(*lsn)) {
+            safe.extend(dug.pop_front().map(|(_, tag)| (tag, Settle::Rejected)));
+        }
+        if !safe.is_empty() {
+            self.link.settle(&safe, &mut Vec::new());
+        }
     }
 
     /// What the core has.
     pub(crate) fn handle_event(&mut self, now: Time, event: Event, out: &mut BytesMut) {
         match event {
             Event::Deliverable => self.deliver(now, out),
-            Event::Durable(lsn) => self.durable(lsn, out),
+            Event::Durable(lsn) => {
+                self.durable(lsn, out);
+                self.bury(now);
+            }
             Event::Room => {
                 let mut lsn = Lsn::default();
                 if let Err(why) = self.inward.offer_kept(&mut self.link) {
@@ -247,6 +334,9 @@ impl Pump {
 
     /// Looks at what may have run out, and asks the far side whether it is there.
     pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut BytesMut) {
+        if self.graves.retry.is_some_and(|retry| retry <= now) {
+            self.bury(now);
+        }
         match self.keep_alive.check(now) {
             Alive::Quiet => {}
             Alive::Ask => remote::ping(out),
@@ -288,14 +378,14 @@ impl Pump {
             match answer {
                 // Whatever we know of it, this ends the exchange [MQTT-4.3.3-4].
                 (Tag(id), Settle::Received) => self.dialect.answer(Answer::PubRel, id, &mut self.acks),
-                (_, Settle::Rejected) if !is_unknown => self.outward.settled(1),
-                _ if !is_unknown => {
-                    self.outward.settled(1);
-                    done += 1;
-                }
+                _ if !is_unknown => done += 1,
                 _ => {}
             }
         }
+        if done > 0 {
+            self.refusals = 0;
+        }
+        self.outward.answered(done);
         self.figures.sent.fetch_add(done, Ordering::Relaxed);
         self.figures.in_flight.store(self.outward.in_flight(), Ordering::Relaxed);
     }
@@ -334,7 +424,7 @@ impl Pump {
 
     /// Takes what waits for the far side, as far as its window and our output have room.
     fn deliver(&mut self, now: Time, out: &mut BytesMut) {
-        if self.over.is_some() || !self.subscribing.is_done() || out.len() >= HIGH_WATER {
+        if self.over.is_some() || self.again.is_some() || !self.subscribing.is_done() || out.len() >= HIGH_WATER {
             return;
         }
         let before = out.len();

@@ -213,6 +213,3 @@ fn written(fits: bool, before: usize, out: &mut BytesMut) -> Result<(), Unwritab
     out.truncate(before);
     Err(Unwritable)
 }
-
-#[cfg(test)]
-mod tests;

@@ -19,7 +19,7 @@ use waystation_broker::{
     Attached, Credentials, Detach, Filter, Hello as Greeting, Lsn, Peer, Principal, Qos, Refused, RetainHandling,
     SessionOptions, Start, Subscription, WhileAway,
 };
-use waystation_kit::Context;
+use waystation_kit::{Context, dead::DeadLetters};
 
 /// Most time from the first packet to the far side's CONNACK.
 const CONNECT_TIME: Duration = Duration::from_secs(15);
@@ -146,6 +146,7 @@ impl Work {
             server: self.server.clone(),
             wanted,
             limits: broker.limits().clone(),
+            letters: letters(&self.cx),
         };
         let mut out = BytesMut::with_capacity(READ);
         let since = Instant::now();
@@ -162,6 +163,12 @@ impl Work {
             if pump.is_leaving() {
                 self.leave(pump, &mut writer, out).await;
                 return None;
+            }
+            if pump.wants_anew(broker.now()) {
+                match attach(&self.cx, &self.settings, welcome.terms.receive_maximum).await {
+                    Ok(attached) => pump.renew(broker.now(), attached.link, &mut out),
+                    Err(why) => break Over { why, cause: Cause::Fault },
+                }
             }
             if !answered && let (true, refused) = pump.subscriptions() {
                 answered = true;
@@ -298,7 +305,7 @@ async fn exchange(stream: &mut dyn Stream, out: &[u8], input: &mut BytesMut) -> 
 }
 
 /// How a bridge comes to its session, with at most `window` messages under way.
-async fn attach(cx: &Context, settings: &Settings, window: u16) -> Result<Attached, String> {
+pub(crate) async fn attach(cx: &Context, settings: &Settings, window: u16) -> Result<Attached, String> {
     let queue = settings.config.queue;
     let hello = Greeting {
         credentials: Credentials::Known(Principal::anonymous()),
@@ -317,10 +324,17 @@ async fn attach(cx: &Context, settings: &Settings, window: u16) -> Result<Attach
     cx.broker.attach(hello).await.map_err(|refusal| format!("its session cannot be had: {refusal}"))
 }
 
+/// Where goes what the far side will never take.
+pub(crate) fn letters(cx: &Context) -> DeadLetters {
+    DeadLetters::of(&cx.broker, &cx.name, &format!("bridge/{}", cx.name))
+}
+
 /// Makes the session, or gives it the subscriptions of the present routes: from now on what is to go out waits in it.
 /// Gives the position that is to be durable, and what was refused.
 pub(crate) async fn prepare(cx: &Context, settings: &Settings) -> Result<(Lsn, Vec<(Filter, Refused)>), String> {
+    let dead = letters(cx).open().await.map_err(|refusal| format!("no session for dead letters: {refusal}"))?;
     let Attached { mut link, mut lsn, .. } = attach(cx, settings, u16::MAX).await?;
+    lsn = lsn.max(dead);
     let wanted: Vec<Subscription> = settings
         .routes
         .outward

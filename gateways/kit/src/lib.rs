@@ -6,6 +6,7 @@ pub mod buffers;
 pub mod complaints;
 #[doc(hidden)]
 pub mod contract;
+pub mod dead;
 pub mod gateway;
 pub mod held;
 pub mod loops;

@@ -1,6 +1,6 @@
 //! Query strings and paths: decoded once, strictly, and nothing in them ignored.
 
-use crate::{identity::Admin, problem::Problem, state::App, webhook::dead};
+use crate::{identity::Admin, problem::Problem, state::App};
 use axum::{
     extract::FromRequestParts,
     http::{Method, request::Parts},
@@ -8,6 +8,7 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, str::FromStr};
 use waystation_broker::{ClientId, Topic};
+use waystation_kit::dead;
 
 /// The parameters of a query string that nobody has asked for yet.
 #[derive(Debug, Default)]
@@ -124,9 +125,13 @@ impl FromRequestParts<App> for SessionPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let rest = parts.uri.path().strip_prefix("/v1/sessions/").unwrap_or_default();
-        // A dead-letter session's name holds a slash, which may stand there as it is.
+        // A dead-letter session's name holds a slash, which may stand there as it is; a bridge's holds two.
         let end = match rest.strip_prefix(dead::SESSIONS) {
-            Some(name) => dead::SESSIONS.len() + name.find('/').unwrap_or(name.len()),
+            Some(name) => {
+                let bridge = if name.starts_with("bridge/") { "bridge/".len() } else { 0 };
+                let end = name[bridge..].find('/').map_or(name.len(), |end| bridge + end);
+                dead::SESSIONS.len() + end
+            }
             None => rest.find('/').unwrap_or(rest.len()),
         };
         let id = decode(&rest[..end])?;

@@ -8,7 +8,7 @@
 //! [`schedule`] when again. With a driver around them: [`resolver`], [`courier`], [`dead`], [`registry`].
 
 mod courier;
-pub(crate) mod dead;
+mod dead;
 mod declaration;
 mod figures;
 mod guard;

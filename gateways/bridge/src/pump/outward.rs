@@ -24,7 +24,7 @@ pub(super) struct Outward {
     own: Option<ClientId>,
     /// There may be messages to send again.
     resending: bool,
-    /// Sent and not settled.
+    /// Sent and not answered.
     in_flight: u64,
     /// What is done with as soon as it is written, or before.
     done: Vec<(Tag, Settle)>,
@@ -71,14 +71,19 @@ impl Outward {
         }
     }
 
-    /// Messages sent and not settled.
+    /// Messages sent and not answered.
     pub(super) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// So many of them are settled.
-    pub(super) fn settled(&mut self, count: u64) {
+    /// So many of them are answered.
+    pub(super) fn answered(&mut self, count: u64) {
         self.in_flight = self.in_flight.saturating_sub(count);
+    }
+
+    /// There is a new hold on the session, which gives what is unsettled again.
+    pub(super) fn renew(&mut self) {
+        (self.resending, self.in_flight) = (true, 0);
     }
 
     /// Takes what waits, up to the high-water mark.

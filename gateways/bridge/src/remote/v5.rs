@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{
-        ConnAck, ConnAckProperties, Connect, ConnectProperties, ConnectReturnCode, Filter, LastWill, Login, Packet,
-        PubAck, PubAckReason, PubComp, PubRec, PubRecReason, PubRel, Publish, PublishProperties, RetainForwardRule,
-        Subscribe, SubscribeReasonCode,
+        ConnAck, ConnAckProperties, Connect, ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter,
+        LastWill, Login, Packet, PubAck, PubAckReason, PubComp, PubRec, PubRecReason, PubRel, Publish,
+        PublishProperties, RetainForwardRule, Subscribe, SubscribeReasonCode,
     },
 };
 use std::{fmt::Write, num::NonZeroU16};
@@ -88,9 +88,14 @@ impl Dialect for V5 {
     }
 
     fn read(&self, input: &mut BytesMut) -> Result<Heard, String> {
-        if input.starts_with(&[0xE0, 0]) {
-            // rumqttc wants a reason; without one it is 0x00 (§3.14.2.1).
-            return Ok(Heard::Disconnect("normal disconnection".into()));
+        // rumqttc wants a reason and properties, both of which may be left out (§3.14.2.1, §3.14.2.2.1).
+        match **input {
+            [0xE0, 0, ..] => return Ok(Heard::Disconnect("normal disconnection".into())),
+            [0xE0, 1, reason, ..] => {
+                let reason = DisconnectReasonCode::try_from(reason).map_err(|error| error.to_string())?;
+                return Ok(Heard::Disconnect(in_words(&reason)));
+            }
+            _ => {}
         }
         let packet = Packet::read(input, None).map_err(|error| error.to_string())?;
         Ok(match packet {

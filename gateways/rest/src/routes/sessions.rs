@@ -9,7 +9,6 @@ use crate::{
     problem::Problem,
     query::{Query, SessionPath},
     state::App,
-    webhook::dead,
     wire,
 };
 use axum::{
@@ -29,6 +28,7 @@ use waystation_broker::{
     ClientId, Credentials, Filter, Hello, Link, Lsn, Overflow, Qos, Reason, Refused, RetainHandling, SessionInfo,
     SessionOptions, Start, Subscription, Takeover, WhileAway,
 };
+use waystation_kit::dead;
 
 /// Seconds a session outlives its last call unless it says otherwise.
 const EXPIRY: u32 = 3_600;
@@ -173,7 +173,7 @@ pub(crate) fn subscribe(link: &mut Link, mut wanted: Vec<Subscription>) -> Resul
 fn hello(app: &App, who: &Who, id: &ClientId) -> Hello {
     if id.is_own() {
         // Asked for by an operator: the path was taken apart by then.
-        return dead::hello(app, id.clone());
+        return dead::hello(&app.gateway, id.clone());
     }
     Hello {
         credentials: Credentials::Known(who.principal.clone()),

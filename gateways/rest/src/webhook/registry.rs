@@ -322,7 +322,7 @@ impl Webhooks {
             courier.abort();
             let _ = courier.await;
         }
-        dead::close(app, name);
+        dead::letters(app, name).close();
         session_id(name).and_then(|id| app.broker.end_session(&id, Reason::SessionEnded)).unwrap_or_default()
     }
 
@@ -346,7 +346,7 @@ fn check(declaration: &Declaration) -> Result<Webhook, Problem> {
 
 /// Makes the webhook's session, and the one for its dead letters, and subscribes.
 async fn prepare(app: &App, webhook: &Webhook, principal: &Principal) -> Result<Lsn, Problem> {
-    let dead = dead::open(app, &webhook.name).await?;
+    let dead = dead::letters(app, &webhook.name).open().await?;
     let attached = app.broker.attach(courier::hello(app, &webhook.name, principal)).await?;
     let mut link = attached.link;
     match subscribe(&mut link, webhook.subscriptions.clone()) {
@@ -354,7 +354,7 @@ async fn prepare(app: &App, webhook: &Webhook, principal: &Principal) -> Result<
         Err(refused) => {
             drop(link);
             if !attached.resumed {
-                dead::close(app, &webhook.name);
+                dead::letters(app, &webhook.name).close();
                 session_id(&webhook.name).and_then(|id| app.broker.end_session(&id, Reason::SessionEnded));
             }
             Err(refused.into())
