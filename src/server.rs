@@ -100,8 +100,14 @@ impl Server {
             Some(disk) => disk.clone(),
             None => Arc::new(Memory::new(clock.now())),
         };
-        let parts =
-            Parts { limits: limits.clone(), authenticate: policy.clone(), authorize: policy.clone(), store, clock };
+        let parts = Parts {
+            limits: limits.clone(),
+            authenticate: policy.clone(),
+            authorize: policy.clone(),
+            store,
+            clock,
+            memory_per_session: durability.memory_per_session,
+        };
         // What was kept is read here.
         let broker = spawn_blocking(|| Broker::new(parts)).await.map_err(std::io::Error::other)?;
         // Starting and ending the loops waits for threads, which a task must not.

@@ -233,13 +233,15 @@ impl Core {
     pub(crate) fn record_session(&self, session: &Session, state: &State, records: &mut Vec<Record>) {
         let Some(client) = session.client.clone().filter(|_| self.store.keeps()) else { return };
         let was_kept = session.has(KEPT);
-        session.set_trait(KEPT, state.expiry > 0);
-        if state.expiry == 0 && session.has(KNOWN) {
+        // What it has on disk alone stays there until its connection ends.
+        let kept = state.expiry > 0 || state.queue.reaches_beyond();
+        session.set_trait(KEPT, kept);
+        if !kept && session.has(KNOWN) {
             // From now on it dies with its connection: nothing of it is worth keeping.
             session.set_trait(KNOWN, false);
             records.push(Record::Ended(session.key));
         }
-        if state.expiry == 0 && state.will.is_none() {
+        if !kept && state.will.is_none() {
             return;
         }
         session.set_trait(KNOWN, true);

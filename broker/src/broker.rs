@@ -29,7 +29,7 @@ use std::{
     future::poll_fn,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
@@ -54,6 +54,8 @@ pub struct Parts {
     pub authorize: Arc<dyn Authorize>,
     /// What is kept.
     pub store: Arc<dyn Store>,
+    /// Bytes of a session's queue that stay in memory; what the store has of the rest lies there alone.
+    pub memory_per_session: u64,
 }
 
 /// What all parts of the core share.
@@ -63,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) rights: Arc<Rights>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) memory_per_session: u64,
     pub(crate) router: Router,
     pub(crate) retained: RwLock<Retained>,
     pub(crate) answers: Mutex<Answers>,
@@ -97,9 +100,17 @@ pub(crate) struct Waiters {
     available: Mutex<Vec<Arc<Signal>>>,
 }
 
-enum Waiter {
+pub(crate) enum Waiter {
     Link(Arc<Signal>, u16),
     Task(Waker),
+    /// A queue of which more may lie on disk alone then.
+    Queue(Weak<Core>, Arc<Session>),
+}
+
+impl Waiters {
+    pub(crate) fn add(&self, lsn: Lsn, waiter: Waiter) {
+        self.durable.lock().entry(lsn).or_default().push(waiter);
+    }
 }
 
 impl Parts {
@@ -107,7 +118,8 @@ impl Parts {
     #[must_use]
     pub fn in_memory(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let store = Arc::new(Memory::new(clock.now()));
-        Self { limits, clock, authenticate: Arc::new(AllowAll), authorize: Arc::new(AllowAll), store }
+        let (authenticate, authorize) = (Arc::new(AllowAll), Arc::new(AllowAll));
+        Self { limits, clock, authenticate, authorize, store, memory_per_session: 262_144 }
     }
 }
 
@@ -131,6 +143,7 @@ impl Broker {
             router: Router::new(rights.clone()),
             rights,
             store: parts.store,
+            memory_per_session: parts.memory_per_session,
             retained: RwLock::default(),
             answers: Mutex::default(),
             sessions: RwLock::default(),
@@ -217,7 +230,7 @@ impl Broker {
             if lsn <= self.0.store.durable() {
                 return Poll::Ready(());
             }
-            self.0.waiters.durable.lock().entry(lsn).or_default().push(Waiter::Task(cx.waker().clone()));
+            self.0.waiters.add(lsn, Waiter::Task(cx.waker().clone()));
             // It may have become durable in between, and nobody would tell.
             if lsn <= self.0.store.durable() { Poll::Ready(()) } else { Poll::Pending }
         })
@@ -283,7 +296,7 @@ impl Broker {
             queued_bytes: state.queued_bytes(),
             oldest: state.oldest(),
             delivered: state.delivered,
-            dropped: state.dropped,
+            dropped: state.seldom.dropped,
             settled: state.settled,
             missed: state.missed,
             max_queued_messages: state.max_messages(limits),
@@ -330,6 +343,12 @@ impl Broker {
     pub fn waiting(&self) -> u64 {
         let sessions: Vec<_> = self.0.sessions.read().after(None).cloned().collect();
         sessions.iter().map(|s| s.state.lock().queued() as u64).sum()
+    }
+
+    /// Bytes (topic, payload and properties) of all queues that are in memory; those of queues that lie on disk are not.
+    #[must_use]
+    pub fn queued_in_memory(&self) -> u64 {
+        self.0.budget.bytes(0, 0)
     }
 
     /// Subscriptions of all sessions.
@@ -436,7 +455,7 @@ impl Core {
         }
         // Who waits to deliver looks again whenever it is woken, so one place in the line is enough.
         if bit != DELIVERABLE || signal.begin_waiting() {
-            self.waiters.durable.lock().entry(lsn).or_default().push(Waiter::Link(signal.clone(), bit));
+            self.waiters.add(lsn, Waiter::Link(signal.clone(), bit));
         }
         if lsn <= self.store.durable() {
             // Told or not, it is so.
@@ -466,6 +485,7 @@ impl Listener for Waiters {
             let later = waiting.split_off(&Lsn(lsn.0 + 1));
             std::mem::replace(&mut *waiting, later)
         };
+        let mut queues = Vec::new();
         for waiter in due.into_values().flatten() {
             match waiter {
                 Waiter::Link(signal, bit) => {
@@ -475,6 +495,13 @@ impl Listener for Waiters {
                     signal.raise(bit);
                 }
                 Waiter::Task(waker) => waker.wake(),
+                Waiter::Queue(core, session) => queues.push((core, session)),
+            }
+        }
+        // Nobody waits for these.
+        for (core, session) in queues {
+            if let Some(core) = core.upgrade() {
+                core.shelve_durable(&session);
             }
         }
     }

@@ -21,8 +21,8 @@ pub struct Dropped {
     pub id: u64,
     /// When the last of them was dropped.
     pub time: Time,
-    /// What they were published to.
-    pub topic: Topic,
+    /// What they were published to. `None`: they lay on disk, and were not read again.
+    pub topic: Option<Topic>,
     /// Who was to get them; of refused publications, who published. `None`: an unnamed session, or no client id on
     /// this road.
     pub client: Option<ClientId>,
@@ -49,7 +49,7 @@ struct Lines {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    topic: Topic,
+    topic: Option<Topic>,
     client: Option<ClientId>,
     gateway: Arc<str>,
     cause: DropCause,
@@ -59,7 +59,7 @@ struct Key {
 #[derive(Debug)]
 pub(crate) struct Tally {
     traffic: Arc<Traffic>,
-    rows: Vec<(Topic, DropCause, usize)>,
+    rows: Vec<(Option<Topic>, DropCause, u64)>,
 }
 
 impl Tally {
@@ -68,14 +68,14 @@ impl Tally {
     }
 
     /// Messages in it.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> u64 {
         self.rows.iter().map(|row| row.2).sum()
     }
 
-    pub(crate) fn add(&mut self, topic: &Topic, cause: DropCause) {
+    pub(crate) fn add(&mut self, topic: Option<&Topic>, cause: DropCause, count: u64) {
         match self.rows.last_mut() {
-            Some(last) if last.1 == cause && last.0 == *topic => last.2 += 1,
-            _ => self.rows.push((topic.clone(), cause, 1)),
+            Some(last) if last.1 == cause && last.0.as_ref() == topic => last.2 += count,
+            _ => self.rows.push((topic.cloned(), cause, count)),
         }
     }
 }
@@ -90,7 +90,6 @@ impl Drops {
         let time = self.clock.now();
         let mut lines = self.lines.lock();
         for (topic, cause, count) in tally.rows {
-            let count = count as u64;
             metrics.count_drop(cause, count);
             lines.enter(
                 Key { topic, client: client.cloned(), gateway: tally.traffic.gateway().clone(), cause },
@@ -131,7 +130,7 @@ mod tests {
 
     fn tally(topics: &[&str]) -> Tally {
         let mut tally = Tally::new(Gateways::default().of(&"test".into()));
-        topics.iter().for_each(|topic| tally.add(&Topic::parse(topic).unwrap(), DropCause::Expired));
+        topics.iter().for_each(|topic| tally.add(Topic::parse(topic).ok().as_ref(), DropCause::Expired, 1));
         tally
     }
 
@@ -143,7 +142,7 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         drops.enter(tally(&["a"]), None, &metrics);
         let page = drops.page(None, 10);
-        let lines: Vec<_> = page.iter().map(|line| (line.topic.as_str(), line.count)).collect();
+        let lines: Vec<_> = page.iter().map(|line| (line.topic.as_ref().unwrap().as_str(), line.count)).collect();
         assert_eq!((lines, page[0].time), (vec![("a", 3), ("b", 1)], clock.now()));
         assert_eq!(drops.page(Some(page[0].id), 10), page[1..]);
         assert_eq!(metrics.dropped(DropCause::Expired), 4);
@@ -156,7 +155,7 @@ mod tests {
             drops.enter(tally(&[&n.to_string()]), None, &metrics);
         }
         let page = drops.page(None, usize::MAX);
-        assert_eq!((page.len(), page[MOST_LINES - 1].topic.as_str()), (MOST_LINES, "1"));
+        assert_eq!((page.len(), page[MOST_LINES - 1].topic.as_ref().unwrap().as_str()), (MOST_LINES, "1"));
         assert_eq!(drops.lines.lock().known.len(), MOST_LINES);
     }
 }

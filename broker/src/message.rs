@@ -53,12 +53,14 @@ pub struct Properties {
 }
 
 impl Properties {
+    /// Bytes of a user property beside its text.
+    pub(crate) const PAIR: usize = size_of::<(Box<str>, Box<str>)>();
+
     /// Bytes they take in memory: a publisher may send a megabyte of them, most of it empty names and values.
     fn cost(&self) -> usize {
         let texts = [self.content_type.as_deref(), self.response_topic.as_deref()];
         let data = self.correlation_data.as_ref().map_or(0, |data| data.len());
-        let user =
-            self.user.iter().map(|(name, value)| name.len() + value.len() + size_of_val(name) + size_of_val(value));
+        let user = self.user.iter().map(|(name, value)| name.len() + value.len() + Self::PAIR);
         texts.into_iter().flatten().map(str::len).sum::<usize>() + data + user.sum::<usize>()
     }
 }

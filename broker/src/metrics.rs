@@ -18,6 +18,8 @@ pub enum DropCause {
     SessionEnded,
     /// The client refused it with a reason code of 0x80 or above.
     Rejected,
+    /// It lay on disk and can be read there no more.
+    Damaged,
     /// A publication that was refused: by the rights, by a queue that rejects when full, for want of a store that can
     /// keep it. It never became a copy, and so is no part of the ledger's balance.
     Refused,
@@ -25,13 +27,14 @@ pub enum DropCause {
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::Expired,
         Self::TooLarge,
         Self::NotAuthorized,
         Self::SessionEnded,
         Self::Rejected,
+        Self::Damaged,
         Self::Refused,
     ];
 
@@ -45,6 +48,7 @@ impl DropCause {
             Self::NotAuthorized => "not_authorized",
             Self::SessionEnded => "session_ended",
             Self::Rejected => "rejected",
+            Self::Damaged => "damaged",
             Self::Refused => "refused",
         }
     }

@@ -264,12 +264,12 @@ impl Publisher {
     fn count_refused(&mut self, topic: &Topic) {
         let traffic = self.traffic().clone();
         let batch = self.batch.get_or_insert_with(Batch::new);
-        batch.refused.get_or_insert_with(|| Box::new(Tally::new(traffic))).add(topic, DropCause::Refused);
+        batch.refused.get_or_insert_with(|| Box::new(Tally::new(traffic))).add(Some(topic), DropCause::Refused, 1);
     }
 
     fn enter_refused(&self, batch: &mut Batch) {
         if let Some(tally) = batch.refused.take() {
-            self.traffic().add_messages_received(tally.len());
+            self.traffic().add_messages_received(usize::try_from(tally.len()).unwrap_or(usize::MAX));
             self.core.budget.drops.enter(*tally, self.client(), &self.core.budget.metrics);
         }
     }
@@ -335,7 +335,7 @@ impl Publisher {
                 // Whoever offers again has dropped nothing.
                 if matches!(outcome, Outcome::QuotaExceeded | Outcome::StoreUnavailable) && !batch.in_order {
                     let tally = dropped.get_or_insert_with(|| Tally::new(self.traffic().clone()));
-                    tally.add(staged.message.topic(), DropCause::Refused);
+                    tally.add(Some(staged.message.topic()), DropCause::Refused, 1);
                 }
                 match outcome {
                     Outcome::Accepted { .. } => {

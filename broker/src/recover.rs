@@ -2,28 +2,25 @@
 
 use crate::{
     access::Principal,
-    broker::Broker,
+    broker::{Broker, Core},
     clock::Time,
+    documents::Documents,
     link::{Cursor, Subscription, Tag},
-    message::{Message, Qos},
-    router::trie::Subscriber,
-    session::{
-        Account, Incoming, KEPT, KNOWN, Session, State,
-        queue::{Entry, Identifiers},
-    },
-    store::{Counts, Placed, Record, SessionKey},
+    message::Message,
+    router::{retained::Retained, trie::Subscriber},
+    session::{Account, Incoming, KEPT, KNOWN, Session, State, queue::Entry, shelf::Shelf},
+    store::{Counts, Lying, Placed, Record, Recovery, SessionKey},
     timetable::Due,
     topic::Filter,
 };
 use hashbrown::HashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard, RwLockWriteGuard};
 use std::{
     collections::BTreeMap,
     num::{NonZeroU16, NonZeroU32},
     sync::{Arc, atomic::AtomicU8},
     time::Duration,
 };
-use triomphe::ThinArc;
 
 /// A will whose client was connected when the server stopped fires unless the client is back within one and a half
 /// times its keep alive, at most this long (or the will delay, if that is longer).
@@ -35,6 +32,12 @@ struct Draft {
     ends: Option<Option<Time>>,
     subscriptions: BTreeMap<Filter, Subscription>,
     waiting: BTreeMap<Cursor, (Message, Placed)>,
+    /// Places that lie on disk alone.
+    shelf: Shelf,
+    /// Bytes of the queue's head.
+    in_memory: u64,
+    /// Messages that may have been sent without our having noted it.
+    unsure: usize,
     sent: HashMap<Cursor, Tag>,
     received: hashbrown::HashSet<Cursor>,
     /// The last tag that is known to have been given out.
@@ -52,6 +55,9 @@ impl Draft {
             ends: None,
             subscriptions: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            shelf: Shelf::default(),
+            in_memory: 0,
+            unsure: 0,
             sent: HashMap::new(),
             received: hashbrown::HashSet::new(),
             last_tag: None,
@@ -63,24 +69,30 @@ impl Draft {
     }
 }
 
-impl Broker {
-    pub(crate) fn recover(&self) {
-        let mut drafts: BTreeMap<SessionKey, Draft> = BTreeMap::new();
-        let mut retained = self.0.retained.write();
-        let mut documents = self.0.documents.lock();
-        self.0.store.recover(&mut |record| match record {
+/// The state of all sessions, while the store shows what it kept.
+struct Recovering<'a> {
+    core: &'a Core,
+    drafts: BTreeMap<SessionKey, Draft>,
+    retained: RwLockWriteGuard<'a, Retained>,
+    documents: MutexGuard<'a, Documents>,
+}
+
+impl Recovery for Recovering<'_> {
+    fn apply(&mut self, record: Record) {
+        let drafts = &mut self.drafts;
+        match record {
             Record::Session { session, .. } => match drafts.get_mut(&session) {
                 Some(draft) => (draft.head, draft.ends) = (record, None),
                 None => drop(drafts.insert(session, Draft::new(record))),
             },
             Record::Ended(session) => drop(drafts.remove(&session)),
-            Record::Cleared(topic) => retained.clear(topic.as_str()),
-            Record::Kept { kind, name, document } => documents.set(kind, name, document),
-            Record::Answered(answer) => self.0.answers.lock().restore(*answer),
-            Record::Lapsed(lapsed) => self.0.answers.lock().forget(*lapsed),
-            Record::Stored { message, places, incoming, retained: keep } => {
-                if keep {
-                    retained.set(&message);
+            Record::Cleared(topic) => self.retained.clear(topic.as_str()),
+            Record::Kept { kind, name, document } => self.documents.set(kind, name, document),
+            Record::Answered(answer) => self.core.answers.lock().restore(*answer),
+            Record::Lapsed(lapsed) => self.core.answers.lock().forget(*lapsed),
+            Record::Stored { message, places, incoming, retained } => {
+                if retained {
+                    self.retained.set(&message);
                 }
                 if let Some((session, id)) = incoming
                     && let Some(draft) = drafts.get_mut(&session)
@@ -99,6 +111,7 @@ impl Broker {
             | Record::Sent(session, ..)
             | Record::Received(session, ..)
             | Record::Settled(session, ..)
+            | Record::Gone { session, .. }
             | Record::Unreleased(session, _)
             | Record::SettledThrough(session, _)
             | Record::Counted(session, _)
@@ -108,12 +121,27 @@ impl Broker {
                     draft.apply(record);
                 }
             }
-        });
-        drop((documents, retained));
+        }
+    }
+
+    fn wants(&mut self, place: Lying) -> bool {
+        let most_sent = usize::from(self.core.budget.limits.max_inflight);
+        let draft = self.drafts.get_mut(&place.session);
+        draft.is_some_and(|draft| draft.wants(place, most_sent, self.core.memory_per_session))
+    }
+}
+
+impl Broker {
+    pub(crate) fn recover(&self) {
+        let core = &*self.0;
+        let (retained, documents) = (core.retained.write(), core.documents.lock());
+        let mut recovering = Recovering { core, drafts: BTreeMap::new(), retained, documents };
+        core.store.recover(&mut recovering);
+        let Recovering { drafts, .. } = recovering;
         for (key, draft) in drafts {
             self.finish(key, draft);
         }
-        self.0.router.forget_empty_groups();
+        core.router.forget_empty_groups();
     }
 
     /// Makes the session a draft stands for.
@@ -131,22 +159,24 @@ impl Broker {
         if expiry == 0 {
             // Only its will outlived it.
             (draft.subscriptions, draft.waiting) = (BTreeMap::new(), BTreeMap::new());
+            draft.shelf = Shelf::default();
         }
         state.settled = draft.settled;
-        (state.missed, state.dropped) = (draft.counts.missed, draft.counts.dropped);
+        state.missed = draft.counts.missed;
         state.will = draft.will;
         state.subscriptions = draft.subscriptions.into_values().collect();
         let mut account = Account::of_nobody(&core.budget);
         let mut rest = Vec::new();
         for (cursor, (message, place)) in draft.waiting {
             let group = place.shared.as_ref().map_or(0, |filter| core.router.group(filter));
-            let entry = Entry { group, ..place.into_entry(message, cursor, draft.sent.contains_key(&cursor)) };
+            let entry = Entry { group, ..place.into_entry(message, draft.sent.contains_key(&cursor)) };
             match draft.sent.get(&cursor) {
                 Some(tag) => state.restore_sent(*tag, entry, draft.received.contains(&cursor), &mut account),
                 None => rest.push(entry),
             }
         }
         state.inflight.go_on_after(draft.last_tag);
+        let since = rest.last().map_or(now, |entry: &Entry| entry.message.time());
         // The client was connected: what comes next may have been sent without our having noted it in time. Unsure
         // counts as sent, under the tags it would have got, for these are given out in the order of the queue.
         let unsure = if draft.ends.is_none() { usize::from(core.budget.limits.max_inflight) } else { 0 };
@@ -162,6 +192,7 @@ impl Broker {
                 state.restore(entry, &mut account);
             }
         }
+        state.restore_beyond(draft.shelf, since, &mut account);
         // Whoever was connected has from now on as long as if the connection had been lost now.
         let after = |seconds: u32| (seconds != u32::MAX).then(|| now.after(Duration::from_secs(seconds.into())));
         let ends = draft.ends.unwrap_or_else(|| after(expiry));
@@ -178,7 +209,8 @@ impl Broker {
         // A will outlives a session that dies with its connection just long enough for its client to return.
         let ends = if expiry == 0 { will_at.or(ends) } else { ends };
         let options = options.of(Some(&client), &core.budget.limits);
-        state.seldom.change(|seldom| (seldom.options, seldom.ends) = (options, ends));
+        let dropped = draft.counts.dropped;
+        state.seldom.change(|seldom| (seldom.options, seldom.ends, seldom.dropped) = (options, ends, dropped));
         let subscriptions = state.subscriptions.clone();
         let session = core.router.add_session(|id| {
             Arc::new(Session {
@@ -208,6 +240,28 @@ impl Broker {
 }
 
 impl Draft {
+    /// Whether a message that waits is to be in memory: it is under way, or may be, or belongs to the head of the queue,
+    /// or somebody else may get it. The others lie on disk alone.
+    fn wants(&mut self, place: Lying, most_sent: usize, room: u64) -> bool {
+        if matches!(self.head, Record::Session { expiry: 0, .. }) {
+            return false;
+        }
+        if self.sent.contains_key(&place.cursor) {
+            return true;
+        }
+        if self.ends.is_none() && self.unsure < most_sent {
+            self.unsure += 1;
+            return true;
+        }
+        let Some(cost) = u32::try_from(place.cost).ok().filter(|_| !place.shared) else { return true };
+        if self.shelf.is_empty() && (self.in_memory == 0 || self.in_memory + place.cost <= room) {
+            self.in_memory += place.cost;
+            return true;
+        }
+        self.shelf.push(place.cursor, cost);
+        false
+    }
+
     fn apply(&mut self, record: Record) {
         match record {
             Record::Away { ends, .. } => self.ends = Some(ends),
@@ -220,42 +274,21 @@ impl Draft {
                 self.last_tag = Some(tag);
             }
             Record::Received(_, cursor, _) => drop(self.received.insert(cursor)),
-            Record::Settled(_, cursor, _) => {
-                self.waiting.remove(&cursor);
-                self.sent.remove(&cursor);
-            }
+            Record::Settled(_, cursor, _) => drop(self.sent.remove(&cursor)),
             Record::SettledThrough(_, through) => self.settled = self.settled.max(through),
             Record::Counted(_, counts) => self.counts = counts,
             Record::Unreleased(_, id) => drop(self.unreleased.insert(id)),
             Record::Released(_, id) => drop(self.unreleased.remove(&id)),
             Record::Will(_, will) => self.will = will,
-            // The others concern more than one session and are applied where they are read.
-            Record::Session { .. }
+            // The others concern more than one session and are applied where they are read, or places, which come last.
+            Record::Gone { .. }
+            | Record::Session { .. }
             | Record::Ended(_)
             | Record::Stored { .. }
             | Record::Cleared(_)
             | Record::Kept { .. }
             | Record::Answered(_)
             | Record::Lapsed(_) => {}
-        }
-    }
-}
-
-impl Placed {
-    fn into_entry(self, message: Message, cursor: Cursor, redelivered: bool) -> Entry {
-        let identifiers: Identifiers =
-            (!self.identifiers.is_empty()).then(|| ThinArc::from_header_and_slice((), &self.identifiers));
-        debug_assert!(self.qos != Qos::AtMostOnce, "QoS 0 is not kept");
-        Entry {
-            message,
-            cursor,
-            identifiers,
-            lsn: crate::link::Lsn::default(),
-            group: 0,
-            qos: self.qos,
-            retain: self.retain,
-            ready: true,
-            redelivered,
         }
     }
 }

@@ -4,10 +4,13 @@
 //! the router, the timetable, the waiters, the store. No two of a kind at once; no await under any.
 
 pub(crate) mod account;
+pub(crate) mod beyond;
 pub(crate) mod inflight;
+mod paging;
 pub(crate) mod queue;
 pub(crate) mod rare;
 pub(crate) mod registry;
+pub(crate) mod shelf;
 pub(crate) mod signal;
 
 use crate::{
@@ -23,9 +26,10 @@ use crate::{
     traffic::Traffic,
 };
 pub(crate) use account::Account;
+use beyond::Gone;
 use inflight::Inflight;
 use parking_lot::Mutex;
-use queue::{Entry, Identifiers, Queue};
+use queue::{Entry, Footing, Identifiers, Queue};
 use rare::{Scan, Seldom};
 use signal::{DELIVERABLE, ROOM, Signal};
 use std::{
@@ -137,7 +141,6 @@ pub(crate) struct State {
     /// Rights under which the queued entries were let in.
     pub(crate) policy: Policy,
     pub(crate) delivered: u64,
-    pub(crate) dropped: u64,
 }
 
 /// What all sessions share: bounds, counters, memory.
@@ -198,7 +201,6 @@ impl State {
             missed: 0,
             policy: Policy::NONE,
             delivered: 0,
-            dropped: 0,
         }
     }
 
@@ -228,9 +230,8 @@ impl State {
     }
 
     pub(crate) fn oldest(&self) -> Option<Time> {
-        let waiting = self.queue.oldest().map(|e| e.message.time());
         let under_way = self.inflight.iter().map(|(_, s)| s.entry.message.time()).min();
-        waiting.into_iter().chain(under_way).min()
+        self.queue.oldest().into_iter().chain(under_way).min()
     }
 
     pub(crate) fn window_open(&self) -> bool {
@@ -268,7 +269,7 @@ impl State {
 
     /// What was lost, as the store is to know it.
     pub(crate) fn counts(&self) -> Counts {
-        Counts { missed: self.missed, dropped: self.dropped }
+        Counts { missed: self.missed, dropped: self.seldom.dropped }
     }
 
     /// Whether one more may be under way, new or again.
@@ -278,7 +279,11 @@ impl State {
 
     /// Whether `take(Unsent)` would give something (as far as one can tell without looking at the store).
     pub(crate) fn deliverable(&self) -> bool {
-        !self.seldom.resend.is_empty() || !self.seldom.scans.is_empty() || self.queue.next(self.window_open()).is_some()
+        let open = self.window_open();
+        !self.seldom.resend.is_empty()
+            || !self.seldom.scans.is_empty()
+            || self.queue.next(open).is_some()
+            || (open && self.queue.is_stuck())
     }
 
     /// The newest place that was given.
@@ -312,7 +317,7 @@ impl State {
         while self.is_full(&account.budget.limits, account.all_bytes(), cost) {
             match self.overflow(&account.budget.limits) {
                 Overflow::Reject if copy.qos != Qos::AtMostOnce => return Err(Full),
-                Overflow::DropOldest if self.drop_oldest(account) => {}
+                Overflow::DropOldest if self.drop_oldest(cost, account) => {}
                 _ => {
                     // The newcomer goes, wherever it would have stood.
                     account.copies += 1;
@@ -331,7 +336,7 @@ impl State {
             lsn: Lsn::default(),
             qos: copy.qos,
             retain: copy.retain,
-            ready,
+            footing: if ready { Footing::Memory } else { Footing::Reserved },
             redelivered: false,
         });
         Ok(Some(cursor))
@@ -353,14 +358,19 @@ impl State {
 
     /// Whether a message of this cost is too much, while all queues hold `all_bytes`.
     pub(crate) fn is_full(&self, limits: &Limits, all_bytes: u64, cost: u64) -> bool {
-        self.queued() >= self.max_messages(limits) as usize
-            || self.bytes + cost > self.max_bytes(limits)
-            || all_bytes + cost > limits.max_total_queued_bytes
+        self.holds_too_much(limits, cost) || all_bytes + cost > limits.max_total_queued_bytes
     }
 
-    fn drop_oldest(&mut self, account: &mut Account<'_>) -> bool {
-        let Some(entry) = self.queue.pop_oldest() else { return false };
-        self.drop_entry(&entry, DropCause::QueueFull, account);
+    /// The same for its own bounds, which count what lies on disk too.
+    fn holds_too_much(&self, limits: &Limits, cost: u64) -> bool {
+        self.queued() >= self.max_messages(limits) as usize || self.bytes + cost > self.max_bytes(limits)
+    }
+
+    fn drop_oldest(&mut self, cost: u64, account: &mut Account<'_>) -> bool {
+        // Where only memory is short, what takes none need not go.
+        let in_memory = !self.holds_too_much(&account.budget.limits, cost);
+        let Some(gone) = self.queue.pop_oldest(in_memory) else { return false };
+        self.drop_gone(&gone, DropCause::QueueFull, account);
         true
     }
 
@@ -388,6 +398,10 @@ impl State {
         let cost = entry.message.cost() as u64;
         self.bytes -= cost;
         account.freed += cost;
+        self.tell_of_room();
+    }
+
+    fn tell_of_room(&mut self) {
         if !self.seldom.room_waiters.is_empty() {
             self.seldom.change(|seldom| seldom.room_waiters.drain(..).for_each(|waiter| waiter.raise(ROOM)));
         }
@@ -402,7 +416,7 @@ impl State {
 
     fn count_lost(&mut self, message: &Message, qos: Qos, cause: DropCause, account: &mut Account<'_>) {
         account.lose(message, cause, &self.traffic);
-        self.dropped += 1;
+        self.seldom.change(|seldom| seldom.dropped += 1);
         // The client is told of what a full queue cost it; it knows the rest, or asked for it.
         if cause == DropCause::QueueFull {
             self.missed += 1;
@@ -433,10 +447,15 @@ impl State {
     /// The session ends: everything under way or waiting is lost with it, but for what other members of a group are
     /// to get in its place, which is given.
     pub(crate) fn leave_behind(&mut self, account: &mut Account<'_>) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(self.queued());
+        let mut entries = Vec::new();
         let tags: Vec<Tag> = self.inflight.iter().map(|(tag, _)| tag).collect();
         entries.extend(tags.into_iter().filter_map(|tag| self.inflight.remove(tag)).map(|sent| (sent.entry, true)));
-        self.queue.drain_through(Cursor(u64::MAX), |entry| entries.push((entry, false)));
+        let mut unseen = Vec::new();
+        self.queue.drain_through(Cursor(u64::MAX), |gone| match gone {
+            Gone::Entry(entry) => entries.push((entry, false)),
+            Gone::Unseen(places) => unseen.push(places),
+        });
+        unseen.iter().for_each(|places| self.drop_unseen(places, DropCause::SessionEnded, account));
         let mut orphans = Vec::new();
         for (entry, sent) in entries {
             // A QoS 2 message that was sent goes to nobody else [MQTT-4.8.2-5].

@@ -13,7 +13,10 @@ pub use disk::Disk;
 pub use memory::Memory;
 pub use record::{Counts, Lapsed, Placed, Record, SessionKey};
 
-use crate::link::Lsn;
+use crate::{
+    link::{Cursor, Lsn},
+    message::Message,
+};
 use std::sync::Arc;
 
 /// The store cannot write now: disk full, I/O error, failed sync. Nothing of the batch was kept.
@@ -60,11 +63,61 @@ pub trait Store: Send + Sync {
     /// never used twice.
     fn epoch(&self) -> u32;
 
-    /// Shows everything kept, in an order in which it can be applied; called once, before anything else.
-    fn recover(&self, apply: &mut dyn FnMut(Record));
+    /// Shows everything kept, in an order in which it can be applied; called once, before anything else. Places in
+    /// queues come after the sessions they belong to, in the order of their cursors.
+    fn recover(&self, recovery: &mut dyn Recovery);
+
+    /// Reads places in a queue that were durable when this was asked, and answers from a thread of its own: bounded by
+    /// [`PageWanted::bytes`], and by one page a session at a time. A store that is down answers when it is back; one
+    /// that closes, never.
+    fn page(&self, wanted: PageWanted, answer: Box<dyn FnOnce(Page) + Send>);
 
     /// How it does.
     fn health(&self) -> Health;
+}
+
+/// Who puts state together again at a start.
+pub trait Recovery {
+    /// Applies a record.
+    fn apply(&mut self, record: Record);
+    /// Whether the message at this place is to be applied too, as a [`Record::Stored`]. If not it lies on disk alone
+    /// from now on.
+    fn wants(&mut self, place: Lying) -> bool;
+}
+
+/// A place in a queue, as far as it can be told without its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lying {
+    /// Whose queue.
+    pub session: SessionKey,
+    /// Where in it.
+    pub cursor: Cursor,
+    /// What the message counts for ([`crate::Message::cost`]).
+    pub cost: u64,
+    /// It was queued for a shared subscription.
+    pub shared: bool,
+}
+
+/// Which places to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageWanted {
+    /// Whose queue.
+    pub session: SessionKey,
+    /// From just behind this place.
+    pub after: Cursor,
+    /// Up to and including this one.
+    pub through: Cursor,
+    /// Most bytes ([`crate::Message::cost`]); the first message is always read.
+    pub bytes: u64,
+}
+
+/// What lies at some places of a queue.
+#[derive(Debug)]
+pub struct Page {
+    /// Everything up to and including this place was looked at.
+    pub through: Cursor,
+    /// What was found, in order. What is missing cannot be read.
+    pub messages: Vec<(Message, Placed)>,
 }
 
 /// How a store stands to what comes.

@@ -150,7 +150,7 @@ impl Core {
         }
         if receipts.iter().any(|receipt| !matches!(receipt.outcome, Outcome::Accepted { .. })) {
             let mut tally = Tally::new(session.state.lock().traffic.clone());
-            tally.add(&will.topic, DropCause::Refused);
+            tally.add(Some(&will.topic), DropCause::Refused, 1);
             self.budget.drops.enter(tally, session.client.as_ref(), &self.budget.metrics);
         }
         if session.has(KNOWN) && session.state.lock().will.is_none() {

@@ -9,7 +9,7 @@ use crate::{
     router::retained::Retained,
     session::{
         Account, State,
-        queue::{Entry, Identifiers, Lane},
+        queue::{Entry, Footing, Identifiers, Lane},
         signal::DELIVERABLE,
     },
     store::Record,
@@ -96,8 +96,14 @@ impl Round<'_> {
             // Everything that waits from here on was let in under the present rights.
             state.policy = self.link.core.rights.policy();
         }
+        self.turn_page(state, Cursor(0), Cursor(0));
         self.look_again(state);
         self.taken
+    }
+
+    /// Reads ahead where the queue lies on disk.
+    fn turn_page(&self, state: &mut State, passed: Cursor, after: Cursor) {
+        self.link.core.turn_page(&self.link.session, state, passed, after);
     }
 
     fn hand_out(&mut self, state: &mut State, lane: Lane, tag: Option<Tag>, cost: usize) {
@@ -157,7 +163,7 @@ impl Round<'_> {
                     group: 0,
                     qos,
                     retain: true,
-                    ready: true,
+                    footing: Footing::Memory,
                     redelivered: false,
                 };
                 let tag = (qos != Qos::AtMostOnce).then(|| state.inflight.next_tag());
@@ -315,6 +321,7 @@ impl Round<'_> {
             }
         }
         state.shown = shown;
+        self.turn_page(state, after, last.unwrap_or(after));
         if let Some(last) = last.filter(|_| state.seldom.streamed.is_some()) {
             state.seldom.change(|seldom| seldom.streamed = seldom.streamed.max(Some(last)));
         }
@@ -362,7 +369,7 @@ impl Round<'_> {
                         group: 0,
                         qos,
                         retain: true,
-                        ready: true,
+                        footing: Footing::Memory,
                         redelivered: false,
                     };
                     state.restore(entry, &mut self.account);

@@ -4,7 +4,7 @@ use super::{Cursor, Link, Lsn, Settle, Stage, Tag, UnknownCursor};
 use crate::{
     message::{Message, Qos},
     metrics::DropCause,
-    session::{Account, State, signal::DELIVERABLE},
+    session::{Account, State, beyond::Gone, signal::DELIVERABLE},
     store::Record,
 };
 
@@ -83,7 +83,7 @@ impl Link {
                 account.tell(state.counts());
             }
             let mut entries = Vec::new();
-            state.queue.drain_through(cursor, |entry| entries.push(entry));
+            state.queue.drain_through(cursor, |gone| entries.push(gone));
             // What another road handed out and did not settle, and is not past the point of no return.
             let tags: Vec<Tag> = state
                 .inflight
@@ -91,9 +91,10 @@ impl Link {
                 .filter(|(_, sent)| sent.stage == Stage::Offered && sent.entry.cursor <= cursor)
                 .map(|(tag, _)| tag)
                 .collect();
-            entries.extend(tags.into_iter().filter_map(|tag| state.inflight.remove(tag)).map(|sent| sent.entry));
-            for entry in &entries {
-                state.count_delivered(entry, &mut account);
+            let sent = tags.into_iter().filter_map(|tag| state.inflight.remove(tag));
+            entries.extend(sent.map(|sent| Gone::Entry(sent.entry)));
+            for gone in &entries {
+                state.count_gone(gone, &mut account);
             }
             records.append(&mut account.records);
             if self.kept() {
@@ -104,6 +105,13 @@ impl Link {
             }
         }
         Ok(self.core.note(&mut records))
+    }
+
+    /// Whether messages that wait lie on disk, and are being read now: [`super::Event::Deliverable`] follows. A road
+    /// that says "nothing waits" when `take` gives nothing asks this first.
+    #[must_use]
+    pub fn is_paging(&self) -> bool {
+        self.state().is_some_and(|state| state.queue.is_paging())
     }
 
     /// The position up to which everything is settled by cursor.

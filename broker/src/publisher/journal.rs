@@ -10,7 +10,7 @@ use crate::{
     link::{Cursor, Lsn},
     message::{Condition, Message, MessageId, Qos},
     router::{Route, Target, retained::Retained},
-    session::{Account, Copy, Full, KEPT, REJECTS, Session, State, signal::Signal},
+    session::{Account, Copy, Full, KEPT, REJECTS, Session, State, queue::Footing, signal::Signal},
     store::{Placed, Record, SessionKey, Standing},
     topic::Filter,
 };
@@ -103,7 +103,7 @@ struct Journal<'a> {
     /// The position that repeated answers wait for.
     repeated: Lsn,
     records: Vec<Record>,
-    placed: Vec<(&'a Arc<Session>, Cursor)>,
+    placed: Vec<(&'a Arc<Session>, Cursor, Footing)>,
     /// What goes without a promise to members of groups that were chosen for it.
     plain: Vec<(&'a Target, Message)>,
 }
@@ -173,7 +173,7 @@ impl<'a> Journal<'a> {
         let (first_place, first_plain) = (self.placed.len(), self.plain.len());
         let mut places = Vec::new();
         let Err(refused) = self.reserve_all(route, message, &mut places) else { return Ok(places) };
-        for (session, cursor) in self.placed.drain(first_place..) {
+        for (session, cursor, _) in self.placed.drain(first_place..) {
             cancel(self.core, session, cursor);
         }
         self.plain.truncate(first_plain);
@@ -217,7 +217,8 @@ impl<'a> Journal<'a> {
         drop(state);
         self.records.append(&mut account.records);
         if let Some(cursor) = pushed.map_err(|Full| Outcome::QuotaExceeded)? {
-            self.placed.push((&target.session, cursor));
+            let footing = if account.kept() { Footing::Store } else { Footing::Memory };
+            self.placed.push((&target.session, cursor, footing));
             if account.kept() {
                 places.push(target.placed(message, cursor, shared));
             }
@@ -235,17 +236,19 @@ impl<'a> Journal<'a> {
         };
         let Ok(lsn) = appended else {
             // What was dropped to make room is gone all the same.
-            self.records
-                .retain(|record| matches!(record, Record::Settled(..) | Record::Counted(..) | Record::Lapsed(_)));
+            self.records.retain(|record| {
+                matches!(record, Record::Settled(..) | Record::Gone { .. } | Record::Counted(..) | Record::Lapsed(_))
+            });
             core.note(&mut self.records);
             self.answered.iter().zip(self.answers.as_mut()).for_each(|(answer, answers)| answers.take_back(answer));
-            self.placed.iter().for_each(|(session, cursor)| cancel(core, session, *cursor));
+            self.placed.iter().for_each(|(session, cursor, _)| cancel(core, session, *cursor));
             return Err(repeated);
         };
         self.answered.iter().zip(self.answers.as_mut()).for_each(|(answer, answers)| answers.journaled(answer, lsn));
-        for (session, cursor) in self.placed {
+        for (session, cursor, footing) in self.placed {
             let mut state = session.state.lock();
-            state.queue.fill(cursor, lsn);
+            state.queue.fill(cursor, lsn, footing);
+            core.tend(session, &mut state);
             state.ring();
         }
         for (member, message) in self.plain {

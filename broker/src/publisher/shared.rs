@@ -7,7 +7,10 @@ use crate::{
     message::{Message, Qos},
     metrics::DropCause,
     router::{Target, shared::Shared},
-    session::{Account, Budget, Copy, PRESENT, State, queue::Entry},
+    session::{
+        Account, Budget, Copy, PRESENT, State,
+        queue::{Entry, Footing},
+    },
     store::Record,
     traffic::Traffic,
 };
@@ -87,7 +90,7 @@ impl Core {
     /// groups; what nobody takes is dropped. `account` is that of the session that ends. Gives the position at which
     /// `records`, written with it, are durable.
     pub(crate) fn pass_on(
-        &self,
+        self: &Arc<Self>,
         orphans: &[Entry],
         traffic: &Arc<Traffic>,
         account: &mut Account<'_>,
@@ -121,15 +124,16 @@ impl Core {
                 let places = vec![target.placed(message, cursor, Some(filter))];
                 records.push(Record::Stored { message: message.clone(), places, incoming: None, retained: false });
             }
-            placed.push((target.session.clone(), cursor, promised));
+            let footing = if theirs.kept() { Footing::Store } else { Footing::Memory };
+            placed.push((target.session.clone(), cursor, promised.then_some(footing)));
         }
         // The heirs have it, then the session ends: one batch, or a crash between the two would lose it.
         records.append(&mut before);
         let lsn = self.note(records);
-        for (session, cursor, promised) in placed {
+        for (session, cursor, footing) in placed {
             let mut state = session.state.lock();
-            if promised {
-                state.queue.fill(cursor, lsn);
+            if let Some(footing) = footing {
+                state.queue.fill(cursor, lsn, footing);
             }
             state.ring();
         }

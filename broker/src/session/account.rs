@@ -1,6 +1,6 @@
 //! The books of one visit to a session.
 
-use super::{Budget, KEPT, Session, queue::Entry};
+use super::{Budget, KEPT, Session, queue::Entry, shelf::Unseen};
 use crate::{
     drops::Tally,
     message::{Message, Qos},
@@ -60,7 +60,12 @@ impl<'a> Account<'a> {
 
     /// Counts a message as lost, with the gateway its session came by last.
     pub(crate) fn lose(&mut self, message: &Message, cause: DropCause, traffic: &Arc<Traffic>) {
-        self.tally.get_or_insert_with(|| Box::new(Tally::new(traffic.clone()))).add(message.topic(), cause);
+        self.tally.get_or_insert_with(|| Box::new(Tally::new(traffic.clone()))).add(Some(message.topic()), cause, 1);
+    }
+
+    /// Counts messages that nobody read as lost.
+    pub(super) fn lose_unseen(&mut self, count: u64, cause: DropCause, traffic: &Arc<Traffic>) {
+        self.tally.get_or_insert_with(|| Box::new(Tally::new(traffic.clone()))).add(None, cause, count);
     }
 
     /// Tells the store what was lost: once a visit, however much it was.
@@ -78,6 +83,16 @@ impl<'a> Account<'a> {
     pub(super) fn settle(&mut self, entry: &Entry) {
         if let Some(session) = self.session.filter(|_| self.kept && entry.qos != Qos::AtMostOnce) {
             self.records.push(Record::Settled(session.key, entry.cursor, entry.message.id()));
+        }
+    }
+
+    /// The same for places that nobody has looked at.
+    pub(super) fn settle_unseen(&mut self, places: &Unseen) {
+        let Some(session) = self.session.filter(|_| self.kept) else { return };
+        let (first, more) = (places.first, places.count);
+        match self.records.last_mut() {
+            Some(Record::Gone { first: known, count, .. }) if known.0 + *count == first.0 => *count += more,
+            _ => self.records.push(Record::Gone { session: session.key, first, count: more }),
         }
     }
 

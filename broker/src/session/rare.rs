@@ -21,6 +21,8 @@ pub(crate) struct Rare {
     pub(crate) room_waiters: Vec<Arc<Signal>>,
     /// The session's own bounds.
     pub(crate) options: SessionOptions,
+    /// Messages lost, all causes.
+    pub(crate) dropped: u64,
     /// Of the missed messages, those that an unacknowledged read has told already.
     pub(crate) missed_shown: u64,
     /// Up to where the stream that holds the session has sent everything; `None`: no stream does.
@@ -49,6 +51,7 @@ impl Rare {
         scans: VecDeque::new(),
         room_waiters: Vec::new(),
         options: SessionOptions { max_queued_messages: None, max_queued_bytes: None, overflow: None },
+        dropped: 0,
         missed_shown: 0,
         streamed: None,
         ends: None,
@@ -61,6 +64,7 @@ impl Rare {
             && self.scans.is_empty()
             && self.room_waiters.is_empty()
             && self.options == SessionOptions::default()
+            && self.dropped == 0
             && self.missed_shown == 0
             && self.streamed.is_none()
             && self.ends.is_none()

@@ -13,17 +13,21 @@ mod folder;
 mod group;
 mod journal;
 mod keys;
+mod pages;
 mod recover;
 
 pub use examine::{Examined, examine};
 pub use journal::{Flaw, FlawKind};
 
-use super::{Health, Listener, Promise, Record, Standing, Store, StoreUnavailable, Trouble};
+use super::{
+    Health, Listener, Page, PageWanted, Promise, Record, Recovery, Standing, Store, StoreUnavailable, Trouble,
+};
 use crate::link::Lsn;
 use base::{Base, Depth, EngineError};
 use codec::{Reader, Writer};
 use commit::Committer;
 use folder::Folder;
+use pages::Pages;
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::VecDeque,
@@ -117,7 +121,8 @@ pub struct Disk {
 
 enum Stage {
     Opened(Arc<Base>),
-    Running(JoinHandle<bool>),
+    /// The committer, and the reader of pages.
+    Running(JoinHandle<bool>, JoinHandle<()>),
     Closed,
 }
 
@@ -136,6 +141,7 @@ struct Shared {
     size: AtomicU64,
     damaged: AtomicU64,
     compacting: AtomicBool,
+    pages: Pages,
     fail_point: FailPoint,
 }
 
@@ -189,6 +195,7 @@ impl Disk {
             base: Mutex::new(Some(base.clone())),
             damaged: AtomicU64::new(damaged),
             compacting: AtomicBool::new(false),
+            pages: Pages::default(),
             fail_point: FailPoint::default(),
         };
         Ok(Self { shared: Arc::new(shared), epoch, stage: Mutex::new(Stage::Opened(base)) })
@@ -199,13 +206,15 @@ impl Disk {
         let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Closed);
         let written = match stage {
             Stage::Opened(base) => base.sync().is_ok(),
-            Stage::Running(thread) => {
+            Stage::Running(committer, reader) => {
+                self.shared.pages.stop();
                 {
                     let mut inbox = self.shared.inbox.lock();
                     inbox.stopping = true;
                     self.shared.wake.notify_all();
                 }
-                thread.join().unwrap_or(false)
+                let read = reader.join().is_ok();
+                committer.join().unwrap_or(false) && read
             }
             Stage::Closed => return,
         };
@@ -283,11 +292,11 @@ impl Store for Disk {
         self.epoch
     }
 
-    fn recover(&self, apply: &mut dyn FnMut(Record)) {
+    fn recover(&self, recovery: &mut dyn Recovery) {
         let mut stage = self.stage.lock();
         let Stage::Opened(base) = &*stage else { return };
         let (base, began) = (base.clone(), instant());
-        let found = recover::read(&base, apply);
+        let found = recover::read(&base, recovery);
         self.shared.damaged.fetch_add(found.damaged, Ordering::Relaxed);
         for gap in &found.unreadable {
             tracing::error!(gap, "a part of the data folder cannot be read; what was in it is lost");
@@ -295,10 +304,15 @@ impl Store for Disk {
         let (records, damaged) = (found.records, self.shared.damaged.load(Ordering::Relaxed));
         tracing::info!(records, damaged, seconds = began.elapsed().as_secs_f32(), "data folder read");
         let committer = Committer::new(self.shared.clone(), base, found.index);
-        let thread = std::thread::Builder::new().name("store".into());
-        #[expect(clippy::expect_used, reason = "a system without one more thread cannot serve anybody")]
-        let thread = thread.spawn(move || committer.run()).expect("a thread for the store");
-        *stage = Stage::Running(thread);
+        let shared = self.shared.clone();
+        *stage = Stage::Running(
+            thread("store", move || committer.run()),
+            thread("store-pages", move || pages::run(&shared)),
+        );
+    }
+
+    fn page(&self, wanted: PageWanted, answer: Box<dyn FnOnce(Page) + Send>) {
+        self.shared.pages.ask(wanted, answer);
     }
 
     fn health(&self) -> Health {
@@ -359,6 +373,11 @@ impl Shared {
             self.compacting.store(false, Ordering::Release);
         }
     }
+}
+
+#[expect(clippy::expect_used, reason = "a system without one more thread cannot serve anybody")]
+fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    std::thread::Builder::new().name(name.into()).spawn(work).expect("a thread for the store")
 }
 
 /// Looks the journals through and mends them. Gives how many places were damaged.

@@ -1,6 +1,6 @@
 //! Keeps nothing: what is acknowledged is as safe as the process.
 
-use super::{Health, Listener, Promise, Record, Standing, Store, StoreUnavailable};
+use super::{Health, Listener, Page, PageWanted, Promise, Record, Recovery, Standing, Store, StoreUnavailable};
 use crate::{clock::Time, link::Lsn};
 use std::sync::Arc;
 
@@ -54,7 +54,9 @@ impl Store for Memory {
         self.epoch
     }
 
-    fn recover(&self, _: &mut dyn FnMut(Record)) {}
+    fn recover(&self, _: &mut dyn Recovery) {}
+
+    fn page(&self, _: PageWanted, _: Box<dyn FnOnce(Page) + Send>) {}
 
     fn health(&self) -> Health {
         Health { promise: Promise::Connection, trouble: None, bytes: 0, damaged: 0 }

@@ -65,6 +65,15 @@ pub enum Record {
     Received(SessionKey, Cursor, Tag),
     /// A delivery is done with. Its message is named, so that one that nobody waits for any more can go.
     Settled(SessionKey, Cursor, MessageId),
+    /// Places at consecutive cursors that lie on disk alone are done with, from `first` on. All of them are durable.
+    Gone {
+        /// Whose.
+        session: SessionKey,
+        /// The first.
+        first: Cursor,
+        /// How many.
+        count: u64,
+    },
     /// The position that a client which reads by cursor has acknowledged. What it covers is settled beside it.
     SettledThrough(SessionKey, Cursor),
     /// What was lost of its queue so far. In one batch with the loss.

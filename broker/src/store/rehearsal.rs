@@ -1,9 +1,18 @@
 //! A store for tests: forgets what was not synced, fails on demand.
 
-use super::{Health, Listener, Promise, Record, Standing, Store, StoreUnavailable, Trouble};
-use crate::link::Lsn;
+use super::{
+    Health, Listener, Lying, Page, PageWanted, Placed, Promise, Record, Recovery, SessionKey, Standing, Store,
+    StoreUnavailable, Trouble,
+};
+use crate::{
+    link::{Cursor, Lsn},
+    message::Message,
+};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 /// The disk under the tests' control. Clones are the same disk; [`Rehearsal::crash`] gives the disk of the next start.
 #[derive(Clone, Default)]
@@ -22,6 +31,52 @@ struct Disk {
     /// Lazy batches that came while the store was down.
     late: Vec<Record>,
     listener: Option<Arc<dyn Listener>>,
+    /// Pages that were asked for.
+    pages: Vec<(PageWanted, Answer)>,
+    /// Messages that cannot be read any more.
+    damaged: HashSet<Vec<u8>>,
+}
+
+type Answer = Box<dyn FnOnce(Page) + Send>;
+
+impl Disk {
+    /// What lies in the queues, as far as it is synced.
+    fn places(&self) -> BTreeMap<(SessionKey, Cursor), (Message, Placed)> {
+        let mut places = BTreeMap::new();
+        let synced = usize::try_from(self.synced).unwrap_or(usize::MAX);
+        for record in self.batches.iter().take(synced).flatten() {
+            match record {
+                Record::Stored { message, places: new, .. } => {
+                    places.extend(new.iter().map(|p| ((p.session, p.cursor), (message.clone(), p.clone()))));
+                }
+                Record::Settled(session, cursor, _) => drop(places.remove(&(*session, *cursor))),
+                Record::Gone { session, first, count } => {
+                    for cursor in first.0..first.0 + count {
+                        places.remove(&(*session, Cursor(cursor)));
+                    }
+                }
+                Record::Ended(session) => places.retain(|(owner, _), _| owner != session),
+                _ => {}
+            }
+        }
+        places
+    }
+
+    fn read(&self, wanted: PageWanted) -> Page {
+        let (mut through, mut messages, mut bytes) = (wanted.through, Vec::new(), 0);
+        let range = (wanted.session, Cursor(wanted.after.0 + 1))..=(wanted.session, wanted.through);
+        for ((_, cursor), (message, place)) in self.places().range(range) {
+            bytes += message.cost() as u64;
+            if bytes > wanted.bytes && !messages.is_empty() {
+                through = Cursor(cursor.0 - 1);
+                break;
+            }
+            if !self.damaged.contains(message.payload()) {
+                messages.push((message.clone(), place.clone()));
+            }
+        }
+        Page { through, messages }
+    }
 }
 
 impl Rehearsal {
@@ -56,6 +111,22 @@ impl Rehearsal {
     /// Lazy records that wait for the store to write again.
     pub fn late(&self) -> usize {
         self.0.lock().late.len()
+    }
+
+    /// Reads the pages that were asked for; gives how many.
+    pub fn turn_pages(&self) -> usize {
+        let asked = std::mem::take(&mut self.0.lock().pages);
+        let count = asked.len();
+        for (wanted, answer) in asked {
+            let page = self.0.lock().read(wanted);
+            answer(page);
+        }
+        count
+    }
+
+    /// Messages with this payload cannot be read from the disk any more.
+    pub fn damage(&self, payload: &[u8]) {
+        self.0.lock().damaged.insert(payload.to_vec());
     }
 
     /// Power fails: what was not synced is gone. The broker that wrote to the old disk is to be dropped.
@@ -123,9 +194,27 @@ impl Store for Rehearsal {
         self.0.lock().epoch
     }
 
-    fn recover(&self, apply: &mut dyn FnMut(Record)) {
-        let batches = self.0.lock().batches.clone();
-        batches.into_iter().flatten().for_each(apply);
+    fn recover(&self, recovery: &mut dyn Recovery) {
+        let (batches, places) = {
+            let disk = self.0.lock();
+            (disk.batches.clone(), disk.places())
+        };
+        for mut record in batches.into_iter().flatten() {
+            if let Record::Stored { places, .. } = &mut record {
+                places.clear();
+            }
+            recovery.apply(record);
+        }
+        for ((session, cursor), (message, place)) in places {
+            let (cost, shared) = (message.cost() as u64, place.shared.is_some());
+            if recovery.wants(Lying { session, cursor, cost, shared }) {
+                recovery.apply(Record::Stored { message, places: vec![place], incoming: None, retained: false });
+            }
+        }
+    }
+
+    fn page(&self, wanted: PageWanted, answer: Box<dyn FnOnce(Page) + Send>) {
+        self.0.lock().pages.push((wanted, answer));
     }
 
     fn health(&self) -> Health {

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod paging;
 mod survival;
 mod trouble;
 
@@ -45,12 +46,17 @@ fn settings(folder: &Path) -> Settings {
 
 impl Scene {
     fn new() -> Self {
-        Self::on(folder(), Arc::new(ManualClock::default()))
+        Self::with_memory(MEMORY)
     }
 
-    fn on(dir: TempDir, clock: Arc<ManualClock>) -> Self {
+    /// With queues of which so many bytes stay in memory.
+    fn with_memory(memory: u64) -> Self {
+        Self::on(folder(), Arc::new(ManualClock::default()), memory)
+    }
+
+    fn on(dir: TempDir, clock: Arc<ManualClock>, memory: u64) -> Self {
         let disk = Arc::new(Disk::open(settings(dir.path())).unwrap());
-        let world = World::on_store(disk.clone(), clock, Limits::default());
+        let world = World::on_store(disk.clone(), clock, Limits::default(), memory);
         Self { world, disk, dir }
     }
 
@@ -70,7 +76,7 @@ impl Scene {
     /// Ends without a farewell; the next start sees what was written.
     fn kill(self) -> Self {
         let copy = self.copy();
-        Self::on(copy, self.world.clock)
+        Self::on(copy, self.world.clock, self.world.memory)
     }
 
     fn health(&self) -> Health {
@@ -130,9 +136,22 @@ fn forget(link: Link) {
     std::mem::forget(link);
 }
 
+/// Everything that `pick` gives, with what is read from the disk meanwhile.
+fn take_with_pages(link: &mut Link, pick: Pick) -> Vec<Got> {
+    let mut all = Vec::new();
+    loop {
+        let got = take(link, pick);
+        if got.is_empty() && !link.is_paging() {
+            return all;
+        }
+        all.extend(got);
+        eventually("the page is read", || !link.is_paging());
+    }
+}
+
 fn waiting(scene: &Scene) -> Vec<String> {
     let mut reader = scene.world.resident("reader");
     let mut got = take(&mut reader, Pick::Inflight);
-    got.extend(take(&mut reader, Pick::Unsent));
+    got.extend(take_with_pages(&mut reader, Pick::Unsent));
     got.into_iter().map(|got| got.text).collect()
 }

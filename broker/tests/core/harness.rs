@@ -18,7 +18,11 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Rehearsal,
     pub(crate) limits: Limits,
+    pub(crate) memory: u64,
 }
+
+/// Bytes of a queue that stay in memory, unless a test is about that.
+pub(crate) const MEMORY: u64 = 262_144;
 
 /// Rights in the hands of a test: who says a name is it; what is denied is listed, and every question is counted.
 #[derive(Default)]
@@ -92,7 +96,14 @@ impl World {
     pub(crate) fn with(adjust: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits::default();
         adjust(&mut limits);
-        Self::on(Rehearsal::default(), Arc::default(), limits, None)
+        Self::on(Rehearsal::default(), Arc::default(), limits, MEMORY, None)
+    }
+
+    /// With queues of which so many bytes stay in memory.
+    pub(crate) fn with_memory(memory: u64, adjust: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::default();
+        adjust(&mut limits);
+        Self::on(Rehearsal::default(), Arc::default(), limits, memory, None)
     }
 
     /// With rights that a test can change.
@@ -103,36 +114,40 @@ impl World {
     pub(crate) fn ruled_with(rules: &Arc<Rules>, adjust: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits::default();
         adjust(&mut limits);
-        Self::on(Rehearsal::default(), Arc::default(), limits, Some(rules))
+        Self::on(Rehearsal::default(), Arc::default(), limits, MEMORY, Some(rules))
     }
 
-    fn on(store: Rehearsal, clock: Arc<ManualClock>, limits: Limits, rules: Option<&Arc<Rules>>) -> Self {
+    pub(crate) fn ruled_with_memory(rules: &Arc<Rules>, memory: u64) -> Self {
+        Self::on(Rehearsal::default(), Arc::default(), Limits::default(), memory, Some(rules))
+    }
+
+    fn on(store: Rehearsal, clock: Arc<ManualClock>, limits: Limits, memory: u64, rules: Option<&Arc<Rules>>) -> Self {
         let mut parts = Parts::in_memory(limits.clone(), clock.clone());
-        parts.store = Arc::new(store.clone());
+        (parts.store, parts.memory_per_session) = (Arc::new(store.clone()), memory);
         if let Some(rules) = rules {
             (parts.authenticate, parts.authorize) = (rules.clone(), rules.clone());
         }
-        Self { broker: Broker::new(parts), clock, store, limits }
+        Self { broker: Broker::new(parts), clock, store, limits, memory }
     }
 
     /// On another store than the double; its own is idle then.
     #[cfg(feature = "disk")]
-    pub(crate) fn on_store(store: Arc<dyn Store>, clock: Arc<ManualClock>, limits: Limits) -> Self {
+    pub(crate) fn on_store(store: Arc<dyn Store>, clock: Arc<ManualClock>, limits: Limits, memory: u64) -> Self {
         let mut parts = Parts::in_memory(limits.clone(), clock.clone());
-        parts.store = store;
-        Self { broker: Broker::new(parts), clock, store: Rehearsal::default(), limits }
+        (parts.store, parts.memory_per_session) = (store, memory);
+        Self { broker: Broker::new(parts), clock, store: Rehearsal::default(), limits, memory }
     }
 
     /// Power fails; the next start sees what was synced.
     pub(crate) fn crash(self) -> Self {
         let store = self.store.crash();
-        Self::on(store, self.clock, self.limits, None)
+        Self::on(store, self.clock, self.limits, self.memory, None)
     }
 
     /// The same, with rules in force after it.
     pub(crate) fn crash_under(self, rules: &Arc<Rules>) -> Self {
         let store = self.store.crash();
-        Self::on(store, self.clock, self.limits, Some(rules))
+        Self::on(store, self.clock, self.limits, self.memory, Some(rules))
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
@@ -239,6 +254,24 @@ pub(crate) fn take_up_to(link: &mut Link, pick: Pick, messages: usize) -> Vec<Go
         Taken::Sent
     });
     out
+}
+
+/// Everything that `pick` gives, with what has to be read from the disk meanwhile.
+pub(crate) fn take_all(world: &World, link: &mut Link, pick: Pick) -> Vec<Got> {
+    let mut all = Vec::new();
+    let mut pick = pick;
+    loop {
+        let got = take(link, pick);
+        if let (Pick::Oldest(after), Some(last)) = (&mut pick, got.last()) {
+            *after = last.cursor;
+        }
+        let nothing = got.is_empty();
+        all.extend(got);
+        if world.store.turn_pages() == 0 && nothing {
+            assert!(!link.is_paging());
+            return all;
+        }
+    }
 }
 
 pub(crate) fn texts(got: &[Got]) -> Vec<&str> {

@@ -17,6 +17,7 @@ enum Step {
     Settle { who: usize, rejected: bool },
     ReadAndSettle { who: usize, most: usize },
     Advance { seconds: u64 },
+    TurnPages,
     Sync,
     Down(bool),
     Crash,
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (who.clone(), any::<bool>()).prop_map(|(who, rejected)| Step::Settle { who, rejected }),
         2 => (who, 1usize..5).prop_map(|(who, most)| Step::ReadAndSettle { who, most }),
         1 => (0u64..20).prop_map(|seconds| Step::Advance { seconds }),
+        2 => Just(Step::TurnPages),
         3 => Just(Step::Sync),
         1 => any::<bool>().prop_map(Step::Down),
         1 => Just(Step::Crash),
@@ -49,6 +51,8 @@ pub(crate) fn balanced(world: &World, links: &[Option<Link>]) {
         "accepted = delivered + waiting + dropped"
     );
     assert_eq!(metrics.waiting(), waiting);
+    let queued: u64 = world.broker.sessions(None, 100).iter().map(|session| session.queued_bytes).sum();
+    assert!(world.broker.queued_in_memory() <= queued, "more in memory than there is");
     assert_eq!(world.broker.connected() as usize, links.iter().flatten().count());
     for session in world.broker.sessions(None, 100) {
         assert!(session.queued <= u64::from(session.max_queued_messages), "a queue over its bound");
@@ -68,6 +72,11 @@ fn acknowledge(open: &mut BTreeMap<u16, (String, bool)>, publisher: &mut Link, a
     }
 }
 
+/// From one message a queue to all of them.
+fn memory() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1), 1u64..40, Just(MEMORY)]
+}
+
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const TOPICS: [&str; 2] = ["x/1", "x/2"];
 
@@ -75,8 +84,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn accepted_is_delivered_or_waiting_or_dropped_with_a_cause(steps in prop::collection::vec(step(), 1..120)) {
-        let mut world = World::with(|limits| limits.max_queued_messages = 6);
+    fn accepted_is_delivered_or_waiting_or_dropped_with_a_cause(steps in prop::collection::vec(step(), 1..120), memory in memory()) {
+        let mut world = World::with_memory(memory, |limits| limits.max_queued_messages = 6);
         let mut links: Vec<Option<Link>> = vec![None, None, None];
         let mut open: Vec<Vec<Got>> = vec![Vec::new(), Vec::new(), Vec::new()];
         let mut serial = 0;
@@ -127,6 +136,7 @@ proptest! {
                     }
                 },
                 Step::Advance { seconds } => world.advance(seconds),
+                Step::TurnPages => drop(world.store.turn_pages()),
                 Step::Sync => world.store.sync(),
                 Step::Down(down) => world.store.set_down(down),
                 Step::Crash => {
@@ -136,16 +146,31 @@ proptest! {
             }
             balanced(&world, &links);
         }
+        // Whatever waits can be had.
+        world.store.set_down(false);
+        for (who, link) in links.iter_mut().enumerate() {
+            let hello = Hello { start: Start::Resume, window: 100, ..world.hello(NAMES[who]) };
+            let mut holder = world.attach(hello).link;
+            world.store.sync();
+            for pick in [Pick::Inflight, Pick::Unsent] {
+                for got in take_all(&world, &mut holder, pick).iter().filter(|got| got.tag.is_some()) {
+                    settle(&mut holder, got, Settle::Done);
+                }
+            }
+            *link = Some(holder);
+        }
+        balanced(&world, &links);
+        prop_assert_eq!((world.broker.waiting(), world.broker.queued_in_memory()), (0, 0));
     }
 
     /// One publisher, one resident reader, crashes at any moment: nothing acknowledged is lost, QoS 2 comes once, in
     /// order.
     #[test]
     fn acknowledged_means_kept_over_any_crash(
-        script in prop::collection::vec((0u8..6, any::<bool>()), 1..80), qos in 1u8..3,
+        script in prop::collection::vec((0u8..6, any::<bool>()), 1..80), qos in 1u8..3, memory in memory(),
     ) {
         let qos = Qos::from_u8(qos).unwrap();
-        let mut world = World::new();
+        let mut world = World::with_memory(memory, |_| {});
         let mut reader = world.resident("r");
         subscribe(&mut reader, "t", qos);
         world.store.sync();
@@ -173,8 +198,8 @@ proptest! {
                     publish_as(&mut publisher, "t", text, qos, (qos == Qos::ExactlyOnce).then_some(*id));
                 },
                 4 => {
-                    let mut got = take(&mut reader, Pick::Inflight);
-                    got.extend(take(&mut reader, Pick::Unsent));
+                    let mut got = take_all(&world, &mut reader, Pick::Inflight);
+                    got.extend(take_all(&world, &mut reader, Pick::Unsent));
                     let synced = qos == Qos::ExactlyOnce && !got.is_empty();
                     for g in got {
                         if qos == Qos::ExactlyOnce {

@@ -11,6 +11,7 @@ mod interleavings;
 mod ledger;
 mod order;
 mod own;
+mod paging;
 mod queues;
 mod retained;
 mod rights;

@@ -70,6 +70,26 @@ pub(super) struct Gap {
     pub(super) error: Option<EngineError>,
 }
 
+/// Which end a range is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Forwards,
+    Backwards,
+}
+
+fn walk(
+    items: impl Iterator<Item = fjall::Guard>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(), EngineError> {
+    for item in items {
+        let (key, value) = item.into_inner()?;
+        if !visit(&key, &value) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl Base {
     /// Opens or makes the database in `folder`. Damage that makes the engine panic is an error like any other.
     pub(super) fn open(folder: &Path) -> Result<Self, EngineError> {
@@ -126,31 +146,35 @@ impl Base {
     pub(super) fn scan(&self, space: Space, from: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> bool) -> Gap {
         let keyspace = self.space(space);
         let mut last = None;
-        let mut error = None;
-        for item in keyspace.range::<&[u8], _>((Included(from), Unbounded)) {
-            match item.into_inner() {
-                Ok((key, value)) => {
-                    if !visit(&key, &value) {
-                        return Gap::default();
-                    }
-                    last = Some(key);
-                }
-                Err(broken) => {
-                    error = Some(EngineError::from(broken));
-                    break;
-                }
-            }
+        let forwards = walk(keyspace.range::<&[u8], _>((Included(from), Unbounded)), |key, value| {
+            let goes_on = visit(key, value);
+            last = Some(key.to_vec());
+            goes_on
+        });
+        let Err(error) = forwards else { return Gap::default() };
+        let start = last.as_deref().map_or(Included(from), Excluded);
+        // Ends where the damage is met again.
+        let _ = walk(keyspace.range::<&[u8], _>((start, Unbounded)).rev(), visit);
+        Gap { error: Some(error) }
+    }
+
+    /// Shows keys and values from `first` through `last`, in order or backwards, until `visit` says `false`.
+    ///
+    /// # Errors
+    /// Something that lies there cannot be read.
+    pub(super) fn range(
+        &self,
+        first: &Key,
+        last: &Key,
+        way: Way,
+        visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), EngineError> {
+        let keyspace = self.space(first.space);
+        let items = keyspace.range::<&[u8], _>((Included(&*first.bytes), Included(&*last.bytes)));
+        match way {
+            Way::Forwards => walk(items, visit),
+            Way::Backwards => walk(items.rev(), visit),
         }
-        if error.is_some() {
-            let start = last.as_deref().map_or(Included(from), Excluded);
-            for item in keyspace.range::<&[u8], _>((start, Unbounded)).rev() {
-                let Ok((key, value)) = item.into_inner() else { break };
-                if !visit(&key, &value) {
-                    break;
-                }
-            }
-        }
-        Gap { error }
     }
 
     /// Writes what the journal of a lost database holds. The spaces were made in the same order, so they have the same

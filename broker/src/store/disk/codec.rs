@@ -56,6 +56,17 @@ pub(super) enum Body {
     Shared(MessageId, u64),
 }
 
+/// What can be told of a place without its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outline {
+    /// It was queued for a shared subscription.
+    pub(super) grouped: bool,
+    /// The message's number, if several queues share it.
+    pub(super) message: Option<MessageId>,
+    /// What it counts for.
+    pub(super) cost: u64,
+}
+
 /// Closes a record: what was written since `Writer::record` began gets its checksum.
 pub(super) struct Writer(Vec<u8>);
 
@@ -352,6 +363,38 @@ impl<'a> Reader<'a> {
         Ok(QueueEntry { qos: qos(flags)?, retain: flags & 4 != 0, identifiers: identifiers.into(), group, body })
     }
 
+    /// The same place as [`Reader::entry`] reads, without making anything of it.
+    pub(super) fn outline(&mut self) -> Read<Outline> {
+        let flags = self.byte()?;
+        for _ in 0..self.number()? {
+            self.number()?;
+        }
+        let grouped = self.text()?.is_some();
+        let (message, cost) = match flags & 8 {
+            0 => (None, self.message_cost()?),
+            _ => (Some(MessageId(self.number()?)), self.number()?),
+        };
+        Ok(Outline { grouped, message, cost })
+    }
+
+    /// [`Message::cost`] of the message that [`Reader::message`] reads.
+    fn message_cost(&mut self) -> Read<u64> {
+        let topic = self.bytes()?.len();
+        let _numbers = (self.number()?, self.number()?, self.time()?, self.byte()?);
+        let _names = (self.text()?, self.text()?);
+        let properties = self.option(|r| {
+            r.flag()?;
+            let texts = [r.text()?, r.text()?].into_iter().flatten().map(str::len).sum::<usize>();
+            let data = r.option(Self::bytes)?.map_or(0, <[u8]>::len);
+            let mut user = 0;
+            for _ in 0..r.number()? {
+                user += r.bytes()?.len() + r.bytes()?.len() + Properties::PAIR;
+            }
+            Ok(texts + data + user)
+        })?;
+        Ok((topic + properties.unwrap_or(0) + self.bytes()?.len()) as u64)
+    }
+
     pub(super) fn head(&mut self) -> Read<SessionHead> {
         Ok(SessionHead {
             client: ClientId::new(self.str()?).ok_or(Damaged)?,
@@ -510,6 +553,8 @@ mod tests {
             let bytes = w.seal(b"k");
             let mut r = Reader::open(b"k", &bytes).unwrap();
             let again = r.entry().unwrap();
+            let outline = Outline { grouped, message: shared.then_some(message.id()), cost: message.cost() as u64 };
+            prop_assert_eq!(Reader::open(b"k", &bytes).unwrap().outline(), Ok(outline));
             prop_assert_eq!((again.qos, again.retain, &again.identifiers), (place.qos, retain, &place.identifiers));
             prop_assert_eq!(again.group, place.shared);
             match again.body {
@@ -588,7 +633,7 @@ mod tests {
             w.0.extend_from_slice(&bytes);
             let record = w.seal(b"");
             let open = || Reader::open(b"", &record).unwrap();
-            let _ = (open().message(), open().entry(), open().head(), open().will(), open().sent(), open().time(), open().answer(), open().counts());
+            let _ = (open().message(), open().entry(), open().head(), open().will(), open().sent(), open().time(), open().answer(), open().counts(), open().outline());
             let _ = open().subscription(Filter::parse("a").unwrap());
             let _ = Reader::open(b"", &bytes);
         }

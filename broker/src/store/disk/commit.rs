@@ -160,9 +160,9 @@ impl Committer {
                 if taken > 0 && self.index.must_sweep(&pending.records) {
                     break;
                 }
-                let past = if pending.lsn <= self.unknown { Past::Unknown(base) } else { Past::Unsaid };
+                let past = if pending.lsn <= self.unknown { Past::Unknown } else { Past::Unsaid };
                 for record in &pending.records {
-                    self.index.add(record, &mut changes, past)?;
+                    self.index.add(record, &mut changes, base, past)?;
                 }
                 taken += 1;
             }

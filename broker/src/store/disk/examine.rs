@@ -6,6 +6,7 @@ use super::{
     folder, journal,
     recover::{self, Found},
 };
+use crate::store::{Lying, Record, Recovery};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -50,12 +51,23 @@ pub fn examine(folder: &Path) -> Result<Option<Examined>, OpenError> {
         journal.mend_into(&copy.0.join(name)).map_err(failed(&copy.0))?;
     }
     let found = match Base::open(&copy.0) {
-        Ok(base) => recover::read(&base, &mut |_| ()),
+        Ok(base) => recover::read(&base, &mut Everything),
         Err(error) => Found { unreadable: vec![error.to_string()], ..Found::default() },
     };
     let records = found.records - found.damaged.min(found.records);
     let bytes = folder::size_of(&database, &|_| true);
     Ok(Some(Examined { flaws, unreadable: found.unreadable, records, damaged: found.damaged, bytes }))
+}
+
+/// Reads everything, and makes nothing of it.
+struct Everything;
+
+impl Recovery for Everything {
+    fn apply(&mut self, _: Record) {}
+
+    fn wants(&mut self, _: Lying) -> bool {
+        true
+    }
 }
 
 /// A copy of a database that goes when it is dropped.

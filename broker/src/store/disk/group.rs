@@ -2,11 +2,12 @@
 //! reaches the disk.
 
 use super::{
-    base::{Base, Batch, EngineError, Gap},
-    codec::{Body, Reader, SessionHead, Writer},
+    base::{Base, Batch, EngineError, Gap, Way},
+    codec::{Reader, SessionHead, Writer},
     keys::{self, Key, SessionField, Space},
 };
 use crate::{
+    link::Cursor,
     message::{Message, MessageId},
     store::{Placed, Record, SessionKey},
 };
@@ -42,11 +43,11 @@ enum Change {
 
 /// Whether what a group says may be on disk already.
 #[derive(Clone, Copy)]
-pub(super) enum Past<'a> {
+pub(super) enum Past {
     /// It is not: it is said for the first time.
     Unsaid,
     /// A commit failed, and nobody knows how far it got: ask before counting.
-    Unknown(&'a Base),
+    Unknown,
 }
 
 impl Group {
@@ -104,7 +105,13 @@ const SWEEP: usize = 512;
 
 impl Index {
     /// Adds what a record says to the group.
-    pub(super) fn add(&mut self, record: &Record, group: &mut Group, past: Past<'_>) -> Result<(), EngineError> {
+    pub(super) fn add(
+        &mut self,
+        record: &Record,
+        group: &mut Group,
+        base: &Base,
+        past: Past,
+    ) -> Result<(), EngineError> {
         let fresh = matches!(past, Past::Unsaid);
         match record {
             Record::Session { session, client, owner, expiry, options, while_away } => {
@@ -134,7 +141,7 @@ impl Index {
                 group.remove(SessionField::Subscription(filter.as_str().to_owned()).key(*session));
             }
             Record::Stored { message, places, incoming, retained } => {
-                self.store(message, places, group, past)?;
+                self.store(message, places, group, base, past)?;
                 if let Some((session, id)) = incoming {
                     group.put(SessionField::Unreleased(*id).key(*session), Writer::record(), fresh);
                 }
@@ -164,11 +171,31 @@ impl Index {
                 let place = keys::place(*session, *cursor);
                 let there = match past {
                     Past::Unsaid => true,
-                    Past::Unknown(base) => group.has(&place, base)?,
+                    Past::Unknown => group.has(&place, base)?,
                 };
                 if there {
                     group.remove(place);
                     self.let_go(*message, group);
+                    self.removed += 1;
+                }
+            }
+            Record::Gone { session, first, count } => {
+                let last = Cursor(first.0 + count - 1);
+                let mut found = Vec::new();
+                base.range(
+                    &keys::place(*session, *first),
+                    &keys::place(*session, last),
+                    Way::Forwards,
+                    |key, value| {
+                        let outline = Reader::open(key, value).and_then(|mut r| r.outline());
+                        let key = Key { space: Space::Queues, bytes: key.into() };
+                        found.push((key, outline.ok().and_then(|outline| outline.message)));
+                        true
+                    },
+                )?;
+                for (key, message) in found {
+                    group.remove(key);
+                    message.into_iter().for_each(|id| self.let_go(id, group));
                     self.removed += 1;
                 }
             }
@@ -219,7 +246,8 @@ impl Index {
         message: &Message,
         places: &[Placed],
         group: &mut Group,
-        past: Past<'_>,
+        base: &Base,
+        past: Past,
     ) -> Result<(), EngineError> {
         // One that is shared already is given to one more: a message that another session left behind, or a retained one.
         let shared = places.len() > 1 || self.shared.contains_key(&message.id());
@@ -228,8 +256,8 @@ impl Index {
             let key = keys::place(place.session, place.cursor);
             let fresh = match past {
                 Past::Unsaid => true,
-                Past::Unknown(base) if group.has(&key, base)? => continue,
-                Past::Unknown(_) => false,
+                Past::Unknown if group.has(&key, base)? => continue,
+                Past::Unknown => false,
             };
             let mut w = Writer::record();
             w.entry(place, message, shared);
@@ -272,15 +300,8 @@ impl Index {
                 let Gap { .. } = base.scan(space, &from, |key, value| {
                     let mine = key.starts_with(&from) && found.len() < SWEEP;
                     if mine {
-                        let entry =
-                            (space == Space::Queues).then(|| Reader::open(key, value).and_then(|mut r| r.entry()));
-                        let message = match entry {
-                            Some(Ok(entry)) => match entry.body {
-                                Body::Shared(id, _) => Some(id),
-                                Body::Inline(_) => None,
-                            },
-                            _ => None,
-                        };
+                        let place = (space == Space::Queues).then(|| Reader::open(key, value)?.outline());
+                        let message = place.and_then(Result::ok).and_then(|place| place.message);
                         found.push((Key { space, bytes: key.into() }, message));
                     }
                     mine

@@ -2,14 +2,14 @@
 
 use super::{
     base::{Base, EngineError},
-    codec::{Body, Damaged, Reader},
+    codec::{Body, Damaged, QueueEntry, Reader},
     group::Index,
     keys::{self, SessionField, Space},
 };
 use crate::{
     link::Cursor,
     message::{Message, MessageId},
-    store::{Placed, Record, SessionKey},
+    store::{Lying, Placed, Record, Recovery, SessionKey},
     topic::Filter,
 };
 use hashbrown::{HashMap, HashSet};
@@ -26,13 +26,13 @@ pub(super) struct Found {
     pub(super) records: u64,
 }
 
-/// Reads everything; `apply` gets it in an order in which it can be applied.
-pub(super) fn read(base: &Base, apply: &mut dyn FnMut(Record)) -> Found {
+/// Reads everything but the messages that are not wanted, in an order in which it can be applied.
+pub(super) fn read(base: &Base, recovery: &mut dyn Recovery) -> Found {
     let mut reading = Reading::new(base);
-    reading.documents(apply);
-    reading.sessions(apply);
-    reading.queues(Some(&mut *apply));
-    reading.retained(apply);
+    reading.documents(&mut |record| recovery.apply(record));
+    reading.sessions(&mut |record| recovery.apply(record));
+    reading.queues(Some(&mut *recovery));
+    reading.retained(&mut |record| recovery.apply(record));
     reading.found
 }
 
@@ -128,32 +128,22 @@ impl<'a> Reading<'a> {
         });
     }
 
-    fn queues(&mut self, mut apply: Option<&mut dyn FnMut(Record)>) {
+    fn queues(&mut self, mut recovery: Option<&mut dyn Recovery>) {
         self.scan(Space::Queues, |reading, key, value| {
             let (session, cursor) = keys::parse_place(key)?;
             if !reading.alive.contains(&session) {
                 reading.ended(session);
             }
-            let entry = Reader::open(key, value)?.entry()?;
-            if let Body::Shared(id, _) = entry.body {
+            let outline = Reader::open(key, value)?.outline()?;
+            if let Some(id) = outline.message {
                 *reading.found.index.shared.entry(id).or_insert(0) += 1;
             }
-            let Some(apply) = apply.as_mut().filter(|_| reading.alive.contains(&session)) else { return Ok(()) };
-            let message = match entry.body {
-                Body::Inline(message) => message,
-                Body::Shared(id, cost) => {
-                    reading.body(id).and_then(|m| if m.cost() as u64 == cost { Ok(m) } else { Err(Damaged) })?
-                }
-            };
-            let place = Placed {
-                session,
-                cursor,
-                qos: entry.qos,
-                retain: entry.retain,
-                identifiers: entry.identifiers,
-                shared: entry.group,
-            };
-            apply(Record::Stored { message, places: vec![place], incoming: None, retained: false });
+            let Some(recovery) = recovery.as_mut().filter(|_| reading.alive.contains(&session)) else { return Ok(()) };
+            let lying = Lying { session, cursor, cost: outline.cost, shared: outline.grouped };
+            if recovery.wants(lying) {
+                let (message, place) = place_of(key, value, |id| reading.body(id))?;
+                recovery.apply(Record::Stored { message, places: vec![place], incoming: None, retained: false });
+            }
             Ok(())
         });
     }
@@ -177,9 +167,7 @@ impl<'a> Reading<'a> {
         if let Some(message) = self.bodies.get(&id) {
             return Ok(message.clone());
         }
-        let key = keys::message(id);
-        let value = self.base.get(&key).ok().flatten().ok_or(Damaged)?;
-        let message = Reader::open(&key.bytes, &value)?.message()?;
+        let message = body_of(self.base, id)?;
         self.bodies.insert(id, message.clone());
         Ok(message)
     }
@@ -207,6 +195,30 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The message that lies at a place; `shared` gives what several queues hold.
+pub(super) fn place_of(
+    key: &[u8],
+    value: &[u8],
+    shared: impl FnOnce(MessageId) -> Result<Message, Damaged>,
+) -> Result<(Message, Placed), Damaged> {
+    let (session, cursor) = keys::parse_place(key)?;
+    let QueueEntry { qos, retain, identifiers, group, body } = Reader::open(key, value)?.entry()?;
+    let message = match body {
+        Body::Inline(message) => message,
+        Body::Shared(id, cost) => {
+            shared(id).and_then(|m| if m.cost() as u64 == cost { Ok(m) } else { Err(Damaged) })?
+        }
+    };
+    Ok((message, Placed { session, cursor, qos, retain, identifiers, shared: group }))
+}
+
+/// A message that several queues hold.
+pub(super) fn body_of(base: &Base, id: MessageId) -> Result<Message, Damaged> {
+    let key = keys::message(id);
+    let value = base.get(&key).ok().flatten().ok_or(Damaged)?;
+    Reader::open(&key.bytes, &value)?.message()
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -31,10 +31,12 @@ proptest! {
     /// One publisher, one reader, kills and failures between any two steps: nothing acknowledged is lost, QoS 2 comes
     /// once.
     #[test]
-    fn acknowledged_means_kept_over_kills_and_failures(steps in prop::collection::vec(step(), 1..40), qos in 1u8..3) {
+    fn acknowledged_means_kept_over_kills_and_failures(
+        steps in prop::collection::vec(step(), 1..40), qos in 1u8..3, memory in prop_oneof![Just(1), Just(12), Just(MEMORY)],
+    ) {
         let qos = Qos::from_u8(qos).unwrap();
         let exact = qos == Qos::ExactlyOnce;
-        let mut scene = Scene::new();
+        let mut scene = Scene::with_memory(memory);
         let mut reader = scene.world.resident("r");
         subscribe(&mut reader, "t", qos);
         let mut publisher = scene.world.resident("p");
@@ -66,7 +68,9 @@ proptest! {
                 Step::Sync => {}
                 Step::Read { complete } => {
                     let mut got = take(&mut reader, Pick::Inflight);
-                    got.extend(take(&mut reader, Pick::Unsent));
+                    // A page is read when the disk is there.
+                    scene.disk.rehearse_failure(None);
+                    got.extend(take_with_pages(&mut reader, Pick::Unsent));
                     for g in got {
                         if exact {
                             if g.stage == Stage::Offered { received.push(g.text.clone()); }

@@ -29,7 +29,7 @@ fn a_torn_tail_costs_only_what_was_never_acknowledged() {
         let folder = folder();
         copy_folder(killed.path(), folder.path());
         fs::write(folder.path().join("db").join(path.file_name().unwrap()), &whole[..cut]).unwrap();
-        let scene = Scene::on(folder, Arc::new(ManualClock::default()));
+        let scene = Scene::on(folder, Arc::new(ManualClock::default()), MEMORY);
         assert_eq!(waiting(&scene).len(), 5, "cut at {cut} of {end}");
         assert_eq!(scene.health().damaged, 0);
     }
@@ -57,7 +57,7 @@ fn one_bad_bit_in_the_middle_costs_one_group_and_is_told() {
                 assert!(text.contains(".jnl at offset"), "{text}");
             }
         }
-        let scene = Scene::on(folder, Arc::new(ManualClock::default()));
+        let scene = Scene::on(folder, Arc::new(ManualClock::default()), MEMORY);
         let found = waiting(&scene);
         assert!(found.len() >= 19, "a bit at {at} of {end} left {found:?}");
         assert_eq!(scene.health().damaged, 1);
@@ -78,7 +78,7 @@ fn a_database_that_cannot_be_opened_is_put_aside_and_its_journals_are_saved() {
     }
     let refused = Settings { on_damage: OnDamage::Refuse, ..settings(killed.path()) };
     assert!(matches!(Disk::open(refused), Err(OpenError::Damaged(_))));
-    let scene = Scene::on(killed, Arc::new(ManualClock::default()));
+    let scene = Scene::on(killed, Arc::new(ManualClock::default()), MEMORY);
     assert_eq!(waiting(&scene).len(), 5);
     assert_eq!(scene.health().damaged, 1);
 }
@@ -87,7 +87,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_flipped_bits_anywhere_make_it_panic_or_lie(flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..8), 1..6)) {
+    fn no_flipped_bits_anywhere_make_it_panic_or_lie(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..8), 1..6),
+        memory in prop_oneof![Just(1), Just(MEMORY)],
+    ) {
         let scene = numbered(6);
         let killed = scene.copy();
         drop(scene);
@@ -110,7 +113,7 @@ proptest! {
             bytes[at] ^= 1 << bit;
             fs::write(file, bytes).unwrap();
         }
-        let scene = Scene::on(killed, Arc::new(ManualClock::default()));
+        let scene = Scene::on(killed, Arc::new(ManualClock::default()), memory);
         let found = waiting(&scene);
         prop_assert!(found.iter().all(|text| text.parse::<usize>().is_ok_and(|n| n < 6)), "made up: {:?}", found);
         prop_assert!(found.is_sorted(), "out of order: {:?}", found);

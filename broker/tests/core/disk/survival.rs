@@ -99,7 +99,7 @@ fn what_a_connected_client_may_have_been_sent_comes_again_as_such_and_under_its_
     let killed = scene.copy();
     // Sent after the last word the disk heard of.
     let second = take_up_to(&mut reader, Pick::Unsent, 1);
-    let scene = Scene::on(killed, scene.world.clock);
+    let scene = Scene::on(killed, scene.world.clock, MEMORY);
     let mut reader = resume(&scene.world, "reader");
     let again = take(&mut reader, Pick::Inflight);
     assert_eq!(texts(&again), ["two", "three"]);

@@ -37,7 +37,7 @@ fn a_folder_at_its_bound_refuses_what_must_be_kept_and_lets_acknowledgements_pas
     let dir = folder();
     let limited = Settings { max_bytes: 24 << 20, ..settings(dir.path()) };
     let disk = Arc::new(Disk::open(limited).unwrap());
-    let world = World::on_store(disk.clone(), Arc::new(ManualClock::default()), Limits::default());
+    let world = World::on_store(disk.clone(), Arc::new(ManualClock::default()), Limits::default(), MEMORY);
     let mut reader = world.resident("reader");
     subscribe(&mut reader, "t", Qos::AtLeastOnce);
     let large = "x".repeat(200_000);

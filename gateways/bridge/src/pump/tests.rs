@@ -64,7 +64,14 @@ impl Site {
             None => Arc::new(Memory::new(clock.now())),
         };
         let (authenticate, authorize) = (Arc::new(AllowAll), Arc::new(AllowAll));
-        let broker = Broker::new(Parts { limits, clock: clock.clone(), authenticate, authorize, store });
+        let broker = Broker::new(Parts {
+            limits,
+            clock: clock.clone(),
+            authenticate,
+            authorize,
+            store,
+            memory_per_session: 262_144,
+        });
         let scene = Scene::with_broker("cloud", broker);
         let config = crate::Config { protocol, ..toml::from_str(table).unwrap() };
         let settings = Arc::new(Settings::load(config).unwrap());

@@ -17,7 +17,8 @@ use waystation_broker::Dropped;
 pub(crate) struct Lost {
     /// When the last of them was lost.
     time: String,
-    topic: String,
+    /// `null`: it lay on disk, and was not read again.
+    topic: Option<String>,
     /// Who was to get them; of refused publications, who published.
     client: Option<String>,
     /// The front-end this client came by last.
@@ -30,7 +31,7 @@ impl From<&Dropped> for Lost {
     fn from(line: &Dropped) -> Self {
         Self {
             time: line.time.to_string(),
-            topic: line.topic.as_str().to_owned(),
+            topic: line.topic.as_ref().map(|topic| topic.as_str().to_owned()),
             client: line.client.as_ref().map(|client| client.as_str().to_owned()),
             gateway: line.gateway.to_string(),
             cause: line.cause.name(),

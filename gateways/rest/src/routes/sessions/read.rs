@@ -11,7 +11,7 @@ use crate::{
     query::{Query, SessionPath},
     readers::{Held, Noted, Shared},
     state::App,
-    wait::{Wait, Woken},
+    wait::{Wait, Woken, until},
     wire::{self, Kept, Reader},
 };
 use axum::{
@@ -22,6 +22,8 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::time::Duration;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use waystation_broker::{
     Budget, ClientId, Cursor, Hello, Link, Lsn, Pick, Reason, SessionInfo, SessionOptions, Start, Taken, Takeover,
@@ -29,6 +31,9 @@ use waystation_broker::{
 
 /// Bytes of payload and topic in one page; the first message always fits.
 const PAGE_BYTES: usize = 8 << 20;
+
+/// How long the disk may take to give what lies there.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Attempts to acknowledge while others take the session over in between.
 const ATTEMPTS: usize = 8;
@@ -97,7 +102,7 @@ pub(crate) async fn messages(
     }
     let read = Read { scope, link, position, max, reader, _noted: noted };
     let page = read.page()?;
-    if page.is_some() || !wait.is_wanted() {
+    if page.is_some() || !(wait.is_wanted() || read.is_paging()) {
         let mut answer = page.unwrap_or_else(|| read.nothing());
         wait.tell(&mut answer);
         return Ok(answer);
@@ -121,7 +126,7 @@ struct Read {
 }
 
 impl Read {
-    /// What there is; `None`: nothing.
+    /// What there is; `None`: nothing, or it lies on disk and is being read.
     fn page(&self) -> Result<Option<Response>, Problem> {
         let mut kept = Vec::new();
         let (missed, behind) = {
@@ -130,6 +135,9 @@ impl Read {
                 kept.push(Kept::delivery(delivery));
                 Taken::Sent
             });
+            if kept.is_empty() && link.is_paging() {
+                return Ok(None);
+            }
             (link.missed(), link.behind_the_missed())
         };
         if kept.is_empty() && missed == 0 {
@@ -143,10 +151,18 @@ impl Read {
         Ok(Some(([(CURSOR, header)], Json(Page { messages, cursor, missed })).into_response()))
     }
 
-    /// What comes within the wait.
+    fn is_paging(&self) -> bool {
+        self.link.lock().is_paging()
+    }
+
+    /// What comes within the wait. What waits already and lies on disk comes whatever the wait.
     async fn held(&self, app: &App, wait: Wait) -> Result<Response, Problem> {
         loop {
-            let woken = wait.next(app, &self.link).await;
+            let paging = self.is_paging();
+            let woken = match paging {
+                true => until(app, &self.link, Instant::now() + DISK_PATIENCE).await,
+                false => wait.next(app, &self.link).await,
+            };
             match woken {
                 Woken::Detached(Reason::SessionEnded) => return Err(Problem::NoSession),
                 Woken::Detached(_) => return Ok(self.nothing()),
@@ -155,6 +171,9 @@ impl Read {
             }
             match self.page()? {
                 Some(page) => return Ok(page),
+                None if woken == Woken::TimeIsUp && paging && !app.is_draining() => {
+                    return Err(Problem::Busy("the messages lie on a disk that does not answer".into()));
+                }
                 None if woken == Woken::TimeIsUp => return Ok(self.nothing()),
                 None => {}
             }
