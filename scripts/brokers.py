@@ -82,7 +82,7 @@ class Mosquitto(Broker):
 
 
 class Waystation(Broker):
-    """Waystation with these settings, and with MQTT alone."""
+    """Waystation with MQTT alone, unless the settings say otherwise."""
 
     name = "waystation"
 
@@ -101,7 +101,8 @@ class Waystation(Broker):
         names = dict(part.split("=", 1) for part in line.split() if "=" in part)
         if not line.startswith("waystation ready") or "mqtt" not in names:
             self.fail(f"did not become ready, but said: {line!r}")
-        self.port, self.tls_port = (int(names.get(name, ":0").rsplit(":", 1)[1]) for name in ("mqtt", "mqtt_tls"))
+        self.port, self.tls_port, self.sn_port = (
+            int(names.get(name, ":0").rsplit(":", 1)[1]) for name in ("mqtt", "mqtt_tls", "mqtt_sn"))
 
 
 def free_ports(count):

@@ -17,8 +17,8 @@ use super::super::wire;
 use super::crowd::{Arrival, Crowd, PUBLISHER};
 use super::{Measured, Meter, millis};
 
-/// Messages under way at most, unless told otherwise, when each goes to all boards.
-const TO_ALL: u32 = 4;
+/// Messages under way at most, unless told otherwise, when each goes to all boards: the next when all have this one.
+const TO_ALL: u32 = 1;
 
 /// Most messages of one write.
 const BURST: u32 = 64;
