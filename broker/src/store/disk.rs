@@ -157,7 +157,8 @@ struct Inbox {
     refuses: Option<Trouble>,
     /// A caller was told that there is no room.
     crowded: bool,
-    sleeping: bool,
+    /// The committer sleeps until so many bytes wait.
+    wake_at: Option<u64>,
     stopping: bool,
 }
 
@@ -237,8 +238,8 @@ impl Disk {
         inbox.bytes += bytes;
         let lsn = Lsn(inbox.last);
         inbox.batches.push_back(Pending { lsn, bytes, records: std::mem::take(records) });
-        if inbox.sleeping {
-            inbox.sleeping = false;
+        if inbox.wake_at.is_some_and(|at| inbox.bytes >= at) {
+            inbox.wake_at = None;
             self.shared.wake.notify_one();
         }
         lsn

@@ -106,35 +106,45 @@ impl Committer {
         }
     }
 
-    /// Waits for work; then for clients that had their acknowledgements just now: they come back together, and are to
-    /// make one group with what waits already, not two that take turns and twice the time. Not for long: until as
-    /// much is there as clients wait for at most, no more of it comes, or a tenth of the last sync's time is over.
+    /// Waits for work, and for what is to make one group with it.
     fn wait(&mut self) -> (VecDeque<Pending>, bool) {
         let mut inbox = self.shared.inbox.lock();
         let whole = inbox.bytes + std::mem::take(&mut self.released);
         let down = self.base.is_none();
         let pause = self.pause();
         if (inbox.batches.is_empty() || down) && !inbox.stopping && !pause.is_zero() {
-            inbox.sleeping = true;
-            self.shared.wake.wait_for(&mut inbox, pause);
-            inbox.sleeping = false;
+            self.sleep(&mut inbox, 0, pause);
         }
         if down {
             return (VecDeque::new(), inbox.stopping);
         }
+        self.gather(&mut inbox, whole);
+        (inbox.take_group(), inbox.stopping)
+    }
+
+    /// Clients that had their acknowledgements just now come back together, and are to make one group with what waits
+    /// already, not two that take turns and twice the time. Not for long: until the whole of both is there, no more
+    /// of it comes, or a tenth of the last sync's time is over.
+    fn gather(&self, inbox: &mut MutexGuard<'_, Inbox>, whole: u64) {
         let (patience, began) = (self.last_sync / 10, instant());
         while inbox.bytes < whole && !inbox.batches.is_empty() && began.elapsed() < patience {
-            let before = inbox.bytes;
             if patience < SHORT {
-                MutexGuard::unlocked(&mut inbox, std::thread::yield_now);
+                MutexGuard::unlocked(inbox, std::thread::yield_now);
                 continue;
             }
-            self.shared.wake.wait_for(&mut inbox, patience / 2);
+            let before = inbox.bytes;
+            self.sleep(inbox, whole, patience / 2);
             if inbox.bytes == before {
                 break;
             }
         }
-        (inbox.take_group(), inbox.stopping)
+    }
+
+    /// Until so many bytes wait.
+    fn sleep(&self, inbox: &mut MutexGuard<'_, Inbox>, bytes: u64, most: Duration) {
+        inbox.wake_at = Some(bytes);
+        self.shared.wake.wait_for(inbox, most);
+        inbox.wake_at = None;
     }
 
     fn pause(&self) -> Duration {
