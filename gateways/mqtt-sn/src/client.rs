@@ -328,7 +328,8 @@ impl Client {
     }
 
     /// Whether the board is connected, asleep or not, and not about to connect anew.
-    fn is_in(&self) -> bool {
+    #[must_use]
+    pub fn is_in(&self) -> bool {
         matches!(self.state, State::Active | State::Asleep | State::Awake)
     }
 

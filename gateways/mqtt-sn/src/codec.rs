@@ -5,7 +5,7 @@ mod decode;
 mod encode;
 mod packet;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,9 @@
 //! All boards of the gateway: finds each datagram's board, has it obey, and ends the turn for all that something
 //! happened to. No socket; the driver owns those.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     address::Address,
     client::{Client, Place, Way},

@@ -42,6 +42,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Its name in the table.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        self.bell.key
+    }
+
     /// Puts the board on the ready list.
     #[must_use]
     pub fn waker(&self) -> Waker {

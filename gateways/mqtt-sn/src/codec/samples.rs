@@ -6,7 +6,7 @@ use super::{
 };
 use waystation_broker::Qos;
 
-pub(super) const GOOD: &[(&str, &[u8], Packet<'static>)] = &[
+pub(crate) const GOOD: &[(&str, &[u8], Packet<'static>)] = &[
     ("ADVERTISE", &[5, 0x00, 1, 0x03, 0x84], Packet::Advertise { gateway: 1, duration_s: 900 }),
     ("SEARCHGW", &[3, 0x01, 0], Packet::SearchGw { radius: 0 }),
     ("GWINFO from the gateway", &[3, 0x02, 7], Packet::GwInfo { gateway: 7, address: b"" }),

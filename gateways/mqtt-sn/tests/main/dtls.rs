@@ -165,3 +165,43 @@ async fn a_board_with_a_certificate_of_the_authority_is_let_in_and_another_is_no
     }
     server.end();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_records_end_no_connection_and_are_not_answered_at_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, gateway) = with_keys(folder.path()).await;
+    let mut board = Secured::with_key("127.0.0.1", gateway, "board-7", &KEY).await.expect("a handshake");
+    assert_eq!(board.asks(&CONNECT).await, Some(CONNACK.to_vec()));
+    // As from the board's own address, which anybody can put on a datagram: application data, an alert, a handshake,
+    // nonsense; encrypted with no key, and in the clear.
+    for kind in [20, 21, 22, 23, 99] {
+        for epoch in [0, 1] {
+            let mut record = vec![kind, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 200, 0, 24];
+            record.resize(13 + 24, 2);
+            board.socket.send(&record).await.unwrap();
+            board.socket.send(&record[..20]).await.unwrap();
+        }
+    }
+    assert_eq!(board.asks(&[2, 0x16]).await, Some(vec![2, 0x17]));
+    // RFC 6347 §4.2.1: before the cookie comes back a hello is answered with no more than it has.
+    let forged = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let hello = first_flight();
+    forged.send_to(&hello, gateway).await.unwrap();
+    let mut answer = [0; 2_048];
+    assert!(soon(forged.recv(&mut answer)).await.unwrap() <= hello.len());
+    server.end();
+}
+
+/// What a client says first.
+fn first_flight() -> Vec<u8> {
+    let terms = dimpl::Config::builder().with_psk_client(b"board-7".to_vec(), Arc::new(Key(KEY.to_vec())));
+    let mut dtls = Dtls::new_12_psk(Arc::new(terms.build().unwrap()), Instant::now());
+    dtls.set_active(true);
+    dtls.handle_timeout(Instant::now()).unwrap();
+    let mut room = vec![0; 32_768];
+    loop {
+        if let Output::Packet(record) = dtls.poll_output(&mut room) {
+            return record.to_vec();
+        }
+    }
+}
