@@ -9,10 +9,9 @@ mod asleep;
 mod connect;
 mod deliver;
 mod held;
+mod opening;
 mod publish;
 mod register;
-#[cfg(test)]
-mod simulation;
 mod status;
 mod subscribe;
 #[cfg(test)]
@@ -34,7 +33,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use waystation_broker::{ClientId, Detach, Event, Hello, Interest, Link, Reason, Refused, Time};
+use waystation_broker::{ClientId, Detach, Event, Interest, Link, Reason, Refused, Time};
 
 /// Most link events obeyed in one turn; what is left has the board called again.
 const MAX_EVENTS: usize = 16;
@@ -49,7 +48,7 @@ pub struct Client {
     id: Option<ClientId>,
     link: Option<Link>,
     /// A CONNECT that is not yet answered. Boxed: it is gone a moment later.
-    opening: Option<Box<connect::Opening>>,
+    opening: Option<Box<opening::Opening>>,
     /// What the last answered CONNECT said.
     greeting: connect::Greeting,
     topics: Topics,
@@ -66,7 +65,8 @@ pub struct Client {
     /// Keep alive, or the length of the sleep; zero: never lost.
     patience: Duration,
     timers: Timers,
-    /// Whether the board has said anything since its CONNACK.
+    /// Whether the board has said anything since that shows that it has its CONNACK: more than answers to what came
+    /// behind it.
     spoke: bool,
 }
 
@@ -84,23 +84,15 @@ pub enum Way {
 /// Where the board stands (§6.14, figure 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// CONNECT came; its will topic is awaited.
-    WillTopic,
-    /// Its will message is awaited.
-    WillMessage,
-    /// The hello is ready for the driver.
-    Ready,
-    /// The broker is being asked.
-    Attaching,
     /// As in MQTT.
     Active,
     /// It sleeps; its messages wait.
     Asleep,
     /// It asked for what waits.
     Awake,
-    /// Forget it: it said goodbye or was sent away, or never came in.
+    /// It said goodbye or was sent away, or is not in yet.
     Gone,
-    /// Forget it: it was not heard of for too long.
+    /// It was not heard of for too long.
     Lost,
 }
 
@@ -218,8 +210,8 @@ impl Client {
                 self.connect(now, connect, out);
                 return Place::Right;
             }
-            Packet::WillTopic(topic) => return self.will_topic(topic, out),
-            Packet::WillMsg(message) => return self.will_message(message, out),
+            Packet::WillTopic(topic) => return self.will_topic(now, topic, out),
+            Packet::WillMsg(message) => return self.will_message(now, message, out),
             // Before CONNACK nothing else counts.
             _ if !self.is_in() => return Place::Wrong,
             _ => {}
@@ -242,7 +234,10 @@ impl Client {
             // What only gateways send, and what the hub deals with.
             _ => return Place::Wrong,
         }
-        self.spoke = true;
+        self.spoke |= !matches!(
+            packet,
+            Packet::RegAck { .. } | Packet::PubAck { .. } | Packet::PubRec { .. } | Packet::PubComp { .. }
+        );
         Place::Right
     }
 
@@ -289,6 +284,7 @@ impl Client {
         if self.timers.silence.is_some_and(|at| at <= now) {
             return self.lost();
         }
+        self.opening.take_if(|opening| opening.deadline().is_some_and(|at| at <= now));
         if self.timers.retry.is_some_and(|at| at <= now) {
             self.timers.retry = None;
             if self.timers.retries >= self.settings.retry_count {
@@ -304,33 +300,33 @@ impl Client {
     /// When [`Client::handle_timeout`] is wanted.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.timers.silence.into_iter().chain(self.timers.retry).min()
-    }
-
-    /// What to attach with, once.
-    pub fn poll_attach(&mut self) -> Option<Hello> {
-        if self.state != State::Ready {
-            return None;
-        }
-        self.state = State::Attaching;
-        self.hello()
+        let opening = self.opening.as_ref().and_then(|opening| opening.deadline());
+        self.timers.silence.into_iter().chain(self.timers.retry).chain(opening).min()
     }
 
     /// Whether the board is to be forgotten.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self.state, State::Gone | State::Lost)
+        !self.is_in() && self.opening.is_none()
     }
 
     /// The gateway stops: says goodbye. The session stays.
     pub fn dismiss(&mut self, out: &mut Outbox) {
-        self.detached(Reason::ServerStopping, out);
+        if self.is_in() {
+            self.detached(Reason::ServerStopping, out);
+        }
     }
 
-    /// Whether the board is connected, asleep or not, and not about to connect anew.
+    /// Whether the board is connected, asleep or not.
     #[must_use]
     pub fn is_in(&self) -> bool {
         matches!(self.state, State::Active | State::Asleep | State::Awake)
+    }
+
+    /// Whether what it waits for is as little as it should be, between turns.
+    #[cfg(test)]
+    pub(crate) fn is_within_bounds(&self) -> bool {
+        self.held.len() <= held::MAX_HELD && self.staged.is_empty()
     }
 
     fn detached(&mut self, reason: Reason, out: &mut Outbox) {
@@ -360,11 +356,15 @@ impl Client {
     }
 
     fn leave(&mut self, how: Detach) {
+        self.let_go_of_link(how);
+        self.opening = None;
+    }
+
+    fn let_go_of_link(&mut self, how: Detach) {
         if let Some(link) = self.link.take() {
             link.detach(how);
         }
         self.end_connection();
-        self.opening = None;
         self.state = State::Gone;
     }
 

@@ -2,6 +2,8 @@
 //! happened to. No socket; the driver owns those.
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use std::{fmt::Display, future::Future, pin::Pin, sync::Arc, task::Context};
-use waystation_broker::{Attached, Broker, Detach, Hello, Peer as From, Refusal, Time, Traffic};
+use waystation_broker::{Attached, Broker, ClientId, Detach, Hello, Peer as From, Refusal, Time, Traffic};
 
 type Attaching = Pin<Box<dyn Future<Output = (Key, Result<Attached, Refusal>)> + Send>>;
 
@@ -111,6 +113,11 @@ impl Hub {
                     None => self.unknown(from, packet),
                 }
             }
+            // Another board is there now: nothing will be heard any more of the one that was.
+            (Packet::Connect(connect), Some(key)) if self.is_another(key, connect.client_id) => {
+                self.forget(key);
+                self.packet(now, from, way, packet);
+            }
             (_, Some(key)) => self.obey(now, key, packet),
             (Packet::Connect(_), None) => {
                 let client = Client::new(self.settings.clone(), from.clone(), way.clone());
@@ -153,6 +160,13 @@ impl Hub {
     fn ignored(&self, from: &Address, why: &dyn Display) {
         self.traffic.add_violation();
         tracing::debug!(peer = %from, %why, "datagram ignored");
+    }
+
+    /// Whether the board that is known there has another name than this, and this is one.
+    fn is_another(&mut self, key: Key, id: &[u8]) -> bool {
+        let id = std::str::from_utf8(id).ok().and_then(ClientId::new);
+        let before = self.peers.get(key).and_then(|peer| peer.client.id());
+        id.is_some() && before.is_some() && before != id.as_ref()
     }
 
     /// A PINGREQ names its board: that one, if it may be where this came from. It is moved there.

@@ -1,33 +1,24 @@
-//! Coming in (§6.2), with the conversation about the will (§6.3).
+//! Coming in (§6.2).
 
-use super::{Client, Place, State, Way, held::Answer};
+use super::{
+    Client, State, Way,
+    held::Answer,
+    opening::{Opening, Stage},
+};
 use crate::{
-    codec::{Connect, Packet, ReturnCode, WillTopic},
+    codec::{Connect, Packet, ReturnCode},
     outbox::Outbox,
     topics::Topics,
 };
-use bytes::Bytes;
 use std::time::Duration;
-use waystation_broker::{
-    Attached, ClientId, Credentials, Detach, Hello, Qos, Refusal, Start, Time, Topic, WhileAway, Will,
-};
-
-/// A CONNECT that is not yet answered.
-pub(super) struct Opening {
-    id: ClientId,
-    greeting: Greeting,
-    start: Start,
-    /// What WILLTOPIC said.
-    will_topic: Option<(Topic, Qos, bool)>,
-    will: Option<Will>,
-}
+use waystation_broker::{Attached, ClientId, Credentials, Detach, Hello, Refusal, Start, Time, WhileAway};
 
 /// What a CONNECT says beside the name: its repetition says the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Greeting {
     clean: bool,
-    will: bool,
-    duration_s: u16,
+    pub(super) will: bool,
+    pub(super) duration_s: u16,
 }
 
 impl Greeting {
@@ -53,100 +44,48 @@ impl Client {
             return self.send(out, &Packet::ConnAck(ReturnCode::NotSupported));
         };
         let greeting = Greeting { clean: connect.clean_session, will: connect.will, duration_s: connect.duration_s };
-        let known = self.is_in() && self.id.as_ref() == Some(&id);
-        match self.state {
-            State::Ready | State::Attaching if self.opening.as_ref().is_some_and(|opening| opening.id == id) => {
-                return; // Its repetition; the answer is on its way.
-            }
-            State::Active if known && !self.spoke && greeting == self.greeting => return self.greet_again(out),
-            _ => {}
+        // Also while it is asked about its will once more.
+        if self.opening.as_ref().is_some_and(|opening| opening.id == id && !opening.is_conversation()) {
+            return; // Its repetition; the answer is on its way.
+        }
+        let known = self.link.is_some() && self.id.as_ref() == Some(&id);
+        if known && self.state == State::Active && !self.spoke && greeting == self.greeting {
+            return self.greet_again(out);
         }
         // §6.14: CONNECT from asleep or awake is the way back to active, whatever its flags say of sessions: what
         // waits for a sleeper was acknowledged to its publisher. One that is active and asks for a clean session has
         // begun anew.
         let goes_on = known && (self.state != State::Active || !greeting.clean);
         if goes_on && !greeting.will {
-            if let Some(link) = &mut self.link {
-                // Its will stays (§6.3, table 6).
-                link.set_expiry(greeting.expiry());
-            }
-            self.topics.may_be_forgotten();
-            self.wake_up();
-            return self.welcome(now, greeting, out);
-        }
-        if !goes_on && let Some(link) = self.link.take() {
-            // A board that comes again is not lost; one that took over another's address means that other is.
-            link.detach(if known { Detach::Clean } else { Detach::WithWill });
+            // Its will stays (§6.3, table 6).
+            self.opening = None;
+            return self.resume(now, greeting, out);
         }
         if !known {
+            // One that took over another's address means that other is lost.
+            self.leave(Detach::WithWill);
             (self.topics, self.id) = (Topics::default(), None);
         }
-        self.end_connection();
         let start = if goes_on || !greeting.clean { Start::Resume } else { Start::Clean };
-        self.opening = Some(Box::new(Opening { id, greeting, start, will_topic: None, will: None }));
+        // What gets lost in a conversation is for the board to repeat (§6.13): to an address that has not connected
+        // nothing is sent unasked.
+        let until = now.after(self.settings.opening_time());
+        self.opening = Some(Box::new(Opening::new(id, greeting, start, until)));
         if greeting.will {
-            self.state = State::WillTopic;
             self.send(out, &Packet::WillTopicReq);
-            // What gets lost in this conversation is for the board to repeat (§6.13): to an address that has not
-            // connected nothing is sent unasked.
-            self.timers.silence = Some(now.after(self.settings.opening_time()));
-        } else {
-            self.state = State::Ready;
         }
     }
 
-    pub(super) fn will_topic(&mut self, topic: Option<WillTopic<'_>>, out: &mut Outbox) -> Place {
-        match (self.state, &mut self.opening, topic) {
-            // Its repetition: our question was lost.
-            (State::WillMessage, ..) => self.send(out, &Packet::WillMsgReq),
-            // §5.4.7: an empty WILLTOPIC means there is to be no will, not even the one there was.
-            (State::WillTopic, _, None) => self.state = State::Ready,
-            (State::WillTopic, Some(opening), Some(will)) => match Topic::from_bytes(will.topic) {
-                Ok(name) => {
-                    opening.will_topic = Some((name, will.qos, will.retain));
-                    self.state = State::WillMessage;
-                    self.send(out, &Packet::WillMsgReq);
-                }
-                Err(_) => {
-                    self.send(out, &Packet::ConnAck(ReturnCode::InvalidTopicId));
-                    self.leave(Detach::Clean);
-                }
-            },
-            // The repetition of an empty one: CONNACK was lost, or is on its way.
-            (State::Active, None, None) if self.greeting.will && !self.spoke => self.greet_again(out),
-            (State::Ready | State::Attaching, Some(_), None) => {}
-            _ => return Place::Wrong,
-        }
-        Place::Right
+    /// What to attach with, once.
+    pub fn poll_attach(&mut self) -> Option<Hello> {
+        let opening = self.opening.as_mut().filter(|opening| opening.stage == Stage::Ready)?;
+        opening.stage = Stage::Attaching;
+        // A board that begins anew is not lost: its will is not for publishing.
+        self.let_go_of_link(Detach::Clean);
+        self.hello()
     }
 
-    pub(super) fn will_message(&mut self, message: &[u8], out: &mut Outbox) -> Place {
-        match (self.state, &mut self.opening) {
-            (State::WillMessage, Some(opening)) => {
-                let keep_alive_s = opening.greeting.duration_s;
-                let stays = opening.start == Start::Resume;
-                opening.will = opening.will_topic.take().map(|(topic, qos, retain)| Will {
-                    topic,
-                    payload: Bytes::copy_from_slice(message),
-                    qos,
-                    retain,
-                    delay_s: 0,
-                    keep_alive_s,
-                    expiry: None,
-                    properties: None,
-                    stays,
-                });
-                self.state = State::Ready;
-            }
-            // Its repetition: CONNACK was lost, or is on its way.
-            (State::Active, None) if self.greeting.will && !self.spoke => self.greet_again(out),
-            (State::Ready | State::Attaching, Some(opening)) if opening.will.is_some() => {}
-            _ => return Place::Wrong,
-        }
-        Place::Right
-    }
-
-    pub(super) fn hello(&self) -> Option<Hello> {
+    fn hello(&self) -> Option<Hello> {
         let Opening { id, greeting, start, will, .. } = &**self.opening.as_ref()?;
         let vouched = match &self.way {
             Way::Plain | Way::Encrypted => self.settings.user(id),
@@ -170,7 +109,7 @@ impl Client {
 
     /// The broker has answered.
     pub fn handle_attached(&mut self, now: Time, answer: Result<Attached, Refusal>, out: &mut Outbox) {
-        let (State::Attaching, Some(opening)) = (self.state, self.opening.take()) else {
+        let Some(opening) = self.opening.take_if(|opening| opening.stage == Stage::Attaching) else {
             // The board has gone, or begun anew, meanwhile.
             if let Ok(attached) = answer {
                 attached.link.detach(Detach::Clean);
@@ -179,7 +118,6 @@ impl Client {
         };
         match answer {
             Ok(attached) => {
-                // The link it had, if any, is fenced by now.
                 self.link = Some(attached.link);
                 self.id = Some(opening.id);
                 if attached.resumed {
@@ -198,6 +136,16 @@ impl Client {
         }
     }
 
+    /// A board that is in goes on with its session.
+    pub(super) fn resume(&mut self, now: Time, greeting: Greeting, out: &mut Outbox) {
+        if let Some(link) = &mut self.link {
+            link.set_expiry(greeting.expiry());
+        }
+        self.topics.may_be_forgotten();
+        self.wake_up();
+        self.welcome(now, greeting, out);
+    }
+
     fn welcome(&mut self, now: Time, greeting: Greeting, out: &mut Outbox) {
         self.greet_again(out);
         self.state = State::Active;
@@ -209,7 +157,7 @@ impl Client {
     }
 
     /// CONNACK, unless it waits for the store.
-    fn greet_again(&self, out: &mut Outbox) {
+    pub(super) fn greet_again(&self, out: &mut Outbox) {
         if !self.held.iter().any(|held| held.answer == Answer::ConnAck) {
             self.send(out, &Packet::ConnAck(ReturnCode::Accepted));
         }

@@ -51,8 +51,9 @@ impl Client {
             State::Asleep => (Standing::Asleep, self.next_wake),
             State::Awake => (Standing::Awake, None),
             State::Lost => (Standing::Lost, None),
+            // It is about to begin anew.
+            State::Gone if self.opening.is_some() => return None,
             State::Gone => (Standing::Disconnected, None),
-            State::WillTopic | State::WillMessage | State::Ready | State::Attaching => return None,
         };
         Some(Status { standing, next_wake })
     }

@@ -157,6 +157,21 @@ async fn connect_takes_over_from_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_board_whose_address_another_takes_over_is_lost() {
+    let server = server_with(Config::default()).await;
+    let board = Wire::from("127.0.0.1", &server).await;
+    assert_eq!(board.asks(&connect("one")).await, CONNACK);
+    server.says_of("one", "state", "active").await;
+    // What is no client id takes over nothing.
+    assert_eq!(board.asks(&connect("$")).await, [3, 0x05, 3]);
+    assert_eq!(board.asks(&ping("one")).await, PINGRESP);
+    assert_eq!(board.asks(&connect("two")).await, CONNACK);
+    server.says_of("one", "state", "lost").await;
+    server.says_of("two", "state", "active").await;
+    server.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn boards_behind_a_forwarder_are_told_apart_by_their_node() {
     let server = server_with(Config::default()).await;
     let forwarder = Wire::from("127.0.0.1", &server).await;
