@@ -380,6 +380,32 @@ mod tests {
         assert!(error(&format!("[auth]\nallow_anonymous = false\n{open}")).contains("there are no users"));
     }
 
+    const BRIDGE: &str = "url = \"mqtt://h\"\n[[gateways.bridge.route]]\ndirection = \"out\"\nfilter = \"a/#\"\n";
+
+    #[test]
+    fn gateways_of_a_plural_kind_go_by_their_own_names() {
+        let two = format!("[[gateways.bridge]]\nname = \"b\"\n{BRIDGE}[[gateways.bridge]]\nname = \"a\"\n{BRIDGE}");
+        let config = Config::from_toml(&two).unwrap();
+        let bridges: Vec<_> = config.gateways.iter().filter(|gateway| gateway.kind == "bridge").collect();
+        assert_eq!(bridges.iter().map(|bridge| &*bridge.name).collect::<Vec<_>>(), ["b", "a"]);
+        assert!(bridges.iter().all(|bridge| bridge.enabled));
+        let shown: Table = toml::from_str(&config.to_masked_toml()).unwrap();
+        assert_eq!(shown["gateways"]["bridge"].as_array().unwrap().len(), 2);
+        assert_eq!(Config::from_toml(&config.to_masked_toml()).unwrap().gateways, config.gateways);
+    }
+
+    #[test]
+    fn a_bridge_without_a_name_of_its_own_is_refused() {
+        let named = |name: &str| format!("[[gateways.bridge]]\nname = \"{name}\"\n{BRIDGE}");
+        let kind = error(&named("rest"));
+        assert!(kind.starts_with("configuration:2: gateways.bridge[0].name: `rest` is a kind of gateway"), "{kind}");
+        let twice = error(&format!("{}{}", named("a"), named("a")));
+        assert!(twice.starts_with("configuration:8: gateways.bridge[1].name: `a` is there twice"), "{twice}");
+        assert!(error(&format!("[gateways.bridge]\n{BRIDGE}")).contains("write [[gateways.bridge]]"));
+        let off = format!("{}enabled = 1\n", named("a").replacen("name", "enabled = 1\nname", 1));
+        assert!(error(&off).contains("gateways.bridge[0].enabled: expected true or false"));
+    }
+
     #[test]
     fn the_masked_output_reads_back_as_the_same_configuration() {
         let text = Config::default().to_masked_toml();

@@ -5,6 +5,7 @@ mod ports;
 
 use crate::config::GatewayConfig;
 use std::{
+    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -38,8 +39,8 @@ pub struct Gateways {
     entries: tokio::sync::Mutex<Vec<Entry>>,
     /// What `entries` last came to, for those who cannot wait.
     status: parking_lot::Mutex<Vec<GatewayStatus>>,
-    /// Gateways that dial out; those that are gone leave an empty place until the next comes.
-    remotes: parking_lot::Mutex<Vec<Weak<dyn Remote>>>,
+    /// Gateways that dial out, those that were switched off among them, in the order of their names.
+    remotes: parking_lot::Mutex<BTreeMap<Arc<str>, Arc<dyn Remote>>>,
 }
 
 struct Entry {
@@ -99,6 +100,7 @@ impl Gateways {
         let gone = |entry: &mut Entry| !configs.iter().any(|config| config.name == entry.config.name);
         for mut entry in entries.extract_if(.., gone) {
             entry.leave(deadline).await;
+            self.remotes.lock().remove(&entry.config.name);
             tracing::info!(gateway = %entry.config.name, "the gateway is no longer in the configuration and has ended");
         }
         self.forget_others(&configs);
@@ -264,14 +266,13 @@ impl Host for Gateways {
         })
     }
 
-    fn introduce(&self, remote: Weak<dyn Remote>) {
-        let mut remotes = self.remotes.lock();
-        remotes.retain(|remote| remote.strong_count() > 0);
-        remotes.push(remote);
+    fn introduce(&self, remote: Arc<dyn Remote>) {
+        let name = remote.status().name;
+        self.remotes.lock().insert(name, remote);
     }
 
     fn remotes(&self) -> Vec<RemoteStatus> {
-        let remotes: Vec<_> = self.remotes.lock().iter().filter_map(Weak::upgrade).collect();
+        let remotes: Vec<_> = self.remotes.lock().values().cloned().collect();
         remotes.iter().map(|remote| remote.status()).collect()
     }
 }

@@ -29,12 +29,14 @@ struct State {
     connected: bool,
     since: Time,
     error: Option<String>,
+    /// The error was told, and nothing has worked since.
+    told: bool,
 }
 
 impl Figures {
     /// Those of a bridge that is not connected yet.
     pub(crate) fn new(name: &Arc<str>, broker: &Broker) -> Self {
-        let state = State { url: String::new(), connected: false, since: broker.now(), error: None };
+        let state = State { url: String::new(), connected: false, since: broker.now(), error: None, told: false };
         Self {
             name: name.clone(),
             broker: broker.clone(),
@@ -56,7 +58,7 @@ impl Figures {
         {
             let mut state = self.state.lock();
             if state.connected != connected {
-                (state.connected, state.since) = (connected, self.broker.now());
+                (state.connected, state.since, state.told) = (connected, self.broker.now(), false);
             }
         }
         self.in_flight.store(0, Ordering::Relaxed);
@@ -66,8 +68,8 @@ impl Figures {
     /// Something went wrong. Gives whether that is news.
     pub(crate) fn failed(&self, why: &str) -> bool {
         let mut state = self.state.lock();
-        let news = state.error.as_deref() != Some(why);
-        state.error = Some(why.to_owned());
+        let news = !state.told || state.error.as_deref() != Some(why);
+        (state.error, state.told) = (Some(why.to_owned()), true);
         news
     }
 

@@ -7,19 +7,14 @@ use crate::{
     settings::{SESSIONS, Settings},
     work::{Work, prepare},
 };
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use waystation_broker::{Broker, Reason};
-use waystation_kit::{
-    BindError, Command, Context, Control, Gateway, InvalidConfig, Remote, ServeError, dead::DeadLetters,
-};
+use waystation_kit::{BindError, Command, Context, Control, Gateway, InvalidConfig, ServeError, dead::DeadLetters};
 
 /// What the number that this server keeps for its bridges is kept as in the core's documents.
 const KIND: &str = "bridge";
@@ -84,8 +79,7 @@ impl Gateway for Bridge {
         let figures = Arc::new(Figures::new(&cx.name, &cx.broker));
         figures.bound_for(settings.url.to_string());
         figures.connected(false);
-        let remote: Arc<dyn Remote> = figures.clone();
-        cx.host.introduce(Arc::downgrade(&remote) as Weak<dyn Remote>);
+        cx.host.introduce(figures.clone());
         let this = Self { cx, settings: Arc::new(settings), figures, server };
         // From now on nothing is missed, connected or not.
         this.prepare().await.map_err(|why| BindError::Other { key: format!("gateways.{}", this.cx.name), why })?;

@@ -166,7 +166,7 @@ impl Host for NoHost {
         Box::pin(std::future::ready(Err(EnableError::Unknown)))
     }
 
-    fn introduce(&self, _: std::sync::Weak<dyn crate::Remote>) {}
+    fn introduce(&self, _: Arc<dyn crate::Remote>) {}
 
     fn remotes(&self) -> Vec<crate::RemoteStatus> {
         Vec::new()

@@ -2,12 +2,7 @@
 
 use crate::loops::Loops;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    future::Future,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{Arc, Weak},
-};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use tokio::{sync::mpsc, time::Instant};
 use waystation_broker::{Broker, Time};
 
@@ -83,8 +78,9 @@ pub trait Host: Send + Sync {
         on: bool,
     ) -> Pin<Box<dyn Future<Output = Result<(), EnableError>> + Send + 'a>>;
 
-    /// A gateway that dials out shows itself; it is listed as long as it lives. Called once, from `bind`.
-    fn introduce(&self, remote: Weak<dyn Remote>);
+    /// A gateway that dials out shows itself, in place of what it was before it was switched off. It is listed as long as
+    /// the configuration has it. Called once, from `bind`.
+    fn introduce(&self, remote: Arc<dyn Remote>);
 
     /// What the gateways that dial out reach; `/v1/bridges` shows it.
     fn remotes(&self) -> Vec<RemoteStatus>;

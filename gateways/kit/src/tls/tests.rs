@@ -1,6 +1,6 @@
 //! Handshakes with certificates made on the spot.
 
-use super::*;
+use super::{client::ClientFiles, *};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -291,4 +291,56 @@ fn whatever_is_wrong_with_a_file_is_told_with_its_key_and_name() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     good.look().unwrap();
+}
+
+/// A server of `scene` meets a client that goes by `files`.
+async fn dialled(scene: &Scene, name: &'static str, files: &ClientFiles) -> io::Result<()> {
+    let tls = Tls::load("t", &scene.files("ca.pem", "", UseIdentity::No), &["mqtt"]).unwrap();
+    let client = TlsConnector::from(files.load().unwrap());
+    meet(&tls, client, name).await.map(drop)
+}
+
+#[tokio::test]
+async fn who_dials_out_believes_only_the_authority_it_names_and_shows_its_certificate() {
+    let (scene, stranger) = (Scene::new(), Scene::new());
+    let path = |scene: &Scene, name: &str| scene.path(name).to_str().unwrap().to_owned();
+    let right = ClientFiles {
+        ca: path(&scene, "ca.pem"),
+        cert: path(&scene, "server.pem"),
+        key: path(&scene, "server.key"),
+        alpn: vec!["mqtt".into()],
+    };
+    dialled(&scene, "localhost", &right).await.unwrap();
+    dialled(&scene, "elsewhere", &right).await.expect_err("another server's certificate");
+    let files = ClientFiles { ca: path(&stranger, "ca.pem"), ..right.clone() };
+    dialled(&scene, "localhost", &files).await.expect_err("an authority it does not know");
+    let files = ClientFiles { ca: String::new(), ..right.clone() };
+    dialled(&scene, "localhost", &files).await.expect_err("an authority the system does not know");
+    let files = ClientFiles { cert: String::new(), key: String::new(), ..right.clone() };
+    dialled(&scene, "localhost", &files).await.expect_err("no certificate to show");
+    let files = ClientFiles { alpn: vec!["other".into()], ..right.clone() };
+    dialled(&scene, "localhost", &files).await.expect_err("no protocol in common");
+}
+
+#[test]
+fn whatever_is_wrong_with_a_file_of_who_dials_out_is_told_with_its_key() {
+    let scene = Scene::new();
+    let path = |name: &str| scene.path(name).to_str().unwrap().to_owned();
+    scene.write("empty.pem", "");
+    let right = ClientFiles { ca: path("ca.pem"), cert: path("server.pem"), key: path("server.key"), alpn: Vec::new() };
+    let change = |change: fn(&mut ClientFiles, String), file: &str| {
+        let mut files = right.clone();
+        change(&mut files, file.to_owned());
+        files.load().map(drop).unwrap_err().to_string()
+    };
+    for (error, key, why) in [
+        (change(|files, file| files.ca = file, "/none"), "ca", "cannot read /none"),
+        (change(|files, file| files.ca = file, &path("empty.pem")), "ca", "holds no certificate"),
+        (change(|files, file| files.cert = file, ""), "cert", "is empty"),
+        (change(|files, file| files.key = file, ""), "key", "is empty"),
+        (change(|files, file| files.key = file, &path("ca.pem")), "key", "holds no private key"),
+        (change(|files, name| files.alpn = vec![name], ""), "alpn", "empty"),
+    ] {
+        assert!(error.starts_with(&format!("{key}: ")) && error.contains(why), "{key}, {why}: {error}");
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::{
     future::{Future, ready},
     pin::Pin,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
 };
 use waystation_broker::{
     ClientId, Event, Filter, Hello, Interest, Limits, Peer, Qos, Reason, Start, Subscription, Time,
@@ -107,7 +107,7 @@ impl Host for TwoGateways {
         }))
     }
 
-    fn introduce(&self, _: Weak<dyn Remote>) {}
+    fn introduce(&self, _: Arc<dyn Remote>) {}
 
     fn remotes(&self) -> Vec<RemoteStatus> {
         vec![RemoteStatus {
