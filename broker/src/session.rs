@@ -297,7 +297,8 @@ impl State {
         cursor
     }
 
-    /// Puts a copy into the queue, or drops one by the session's overflow. `ready` is false for a reserved place.
+    /// Puts a copy into the queue, or drops one by the session's overflow. `ready` is false for a reserved place;
+    /// `is_own` knows those that the caller has reserved before, in the same batch.
     ///
     /// # Errors
     /// The session rejects when full; nothing was changed.
@@ -305,6 +306,7 @@ impl State {
         &mut self,
         copy: &Copy<'_>,
         ready: bool,
+        is_own: impl Fn(Cursor) -> bool,
         account: &mut Account<'_>,
     ) -> Result<Option<Cursor>, Full> {
         if self.ended {
@@ -317,7 +319,7 @@ impl State {
         while self.is_full(&account.budget.limits, account.all_bytes(), cost) {
             match self.overflow(&account.budget.limits) {
                 Overflow::Reject if copy.qos != Qos::AtMostOnce => return Err(Full),
-                Overflow::DropOldest if self.drop_oldest(cost, account) => {}
+                Overflow::DropOldest if self.drop_oldest(cost, &is_own, account) => {}
                 _ => {
                     // The newcomer goes, wherever it would have stood.
                     account.copies += 1;
@@ -366,10 +368,10 @@ impl State {
         self.queued() >= self.max_messages(limits) as usize || self.bytes + cost > self.max_bytes(limits)
     }
 
-    fn drop_oldest(&mut self, cost: u64, account: &mut Account<'_>) -> bool {
+    fn drop_oldest(&mut self, cost: u64, is_own: impl Fn(Cursor) -> bool, account: &mut Account<'_>) -> bool {
         // Where only memory is short, what takes none need not go.
         let in_memory = !self.holds_too_much(&account.budget.limits, cost);
-        let Some(gone) = self.queue.pop_oldest(in_memory) else { return false };
+        let Some(gone) = self.queue.pop_oldest(in_memory, is_own) else { return false };
         self.drop_gone(&gone, DropCause::QueueFull, account);
         true
     }

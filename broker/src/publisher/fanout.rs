@@ -25,7 +25,7 @@ impl Core {
                     continue;
                 }
                 // QoS 0, or a session that cannot refuse: a full queue drops by its own rule.
-                let _ = state.push(&target.copy(&staged.message), true, &mut account);
+                let _ = state.push(&target.copy(&staged.message), true, |_| false, &mut account);
             }
             state.ring();
             drop(state);
@@ -47,7 +47,7 @@ impl Core {
     /// Puts one message into one queue. A full one drops by its own rule.
     pub(super) fn push_one(&self, target: &Target, mut state: MutexGuard<'_, State>, message: &Message) {
         let mut account = Account::new(&self.budget, &target.session);
-        let _ = state.push(&target.copy(message), true, &mut account);
+        let _ = state.push(&target.copy(message), true, |_| false, &mut account);
         state.ring();
         drop(state);
         self.note(&mut account.records);

@@ -210,7 +210,12 @@ impl<'a> Journal<'a> {
             return Err(Outcome::StoreUnavailable);
         }
         let mut account = Account::new(&self.core.budget, &target.session);
-        let pushed = state.push(&target.copy(message), false, &mut account);
+        // The burst's own places may go again, or its newest messages would be lost in the place of the oldest.
+        let is_own = |cursor| {
+            let mut placed = self.placed.iter().rev();
+            placed.any(|(session, place, _)| *place == cursor && Arc::ptr_eq(session, &target.session))
+        };
+        let pushed = state.push(&target.copy(message), false, is_own, &mut account);
         if let (Err(Full), Some(signal)) = (&pushed, self.waiting) {
             state.wait_for_room(signal);
         }

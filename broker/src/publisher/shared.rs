@@ -111,7 +111,7 @@ impl Core {
             let promised = target.qos_for(message) != Qos::AtMostOnce;
             // Somebody is found who has room, or whose own rule says what is dropped.
             let copy = Copy { retain: entry.retain, ..target.copy(message) };
-            let pushed = state.push(&copy, !promised, &mut theirs);
+            let pushed = state.push(&copy, !promised, |_| false, &mut theirs);
             drop(state);
             records.append(&mut theirs.records);
             let Ok(cursor) = pushed else {

@@ -148,19 +148,21 @@ impl Queue {
         }
     }
 
-    /// Takes out the oldest entry that may be dropped: one whose place is only reserved may not, nor, `in_memory`, one
-    /// that takes none.
-    pub(crate) fn pop_oldest(&mut self, in_memory: bool) -> Option<Gone> {
+    /// Takes out the oldest entry that may be dropped: one whose place is only reserved may not unless it is the
+    /// caller's own, nor, `in_memory`, one that takes none.
+    pub(crate) fn pop_oldest(&mut self, in_memory: bool, is_own: impl Fn(Cursor) -> bool) -> Option<Gone> {
+        let plain = self.plain.front().map(|entry| entry.cursor);
+        let is_oldest = |cursor: &Cursor| plain.is_none_or(|plain| *cursor < plain);
         let unread = self.shelf_is_next().filter(|beyond| beyond.front().is_none()).and_then(Beyond::first);
-        match (unread, self.plain.front()) {
-            (Some(first), plain) if plain.is_none_or(|entry| first < entry.cursor) => {
-                (!in_memory).then(|| self.unshelve(Beyond::pop)).flatten()
-            }
-            _ => {
-                let (lane, _) = self.next(true)?;
-                self.pop(lane).map(Gone::Entry)
-            }
+        if unread.filter(is_oldest).is_some() {
+            return (!in_memory).then(|| self.unshelve(Beyond::pop)).flatten();
         }
+        let reserved = self.promised.front().filter(|entry| !entry.is_ready() && self.shelf_is_next().is_none());
+        if reserved.map(|entry| entry.cursor).filter(is_oldest).is_some_and(is_own) {
+            return self.promised.pop_front().map(Gone::Entry);
+        }
+        let (lane, _) = self.next(true)?;
+        self.pop(lane).map(Gone::Entry)
     }
 
     /// Makes a reserved place ready; `false` when it is gone.
@@ -407,8 +409,8 @@ pub(crate) mod tests {
         let mut queue = Queue::default();
         queue.push(Entry { footing: Footing::Reserved, ..entry(1) });
         queue.push(entry(2));
-        assert!(queue.next(true).is_none() && queue.pop_oldest(false).is_none());
+        assert!(queue.next(true).is_none() && queue.pop_oldest(false, |_| false).is_none());
         assert!(queue.fill(Cursor(1), Lsn(9), Footing::Memory));
-        assert!(matches!(queue.pop_oldest(false), Some(Gone::Entry(e)) if (e.cursor.0, e.lsn.0) == (1, 9)));
+        assert!(matches!(queue.pop_oldest(false, |_| false), Some(Gone::Entry(e)) if (e.cursor.0, e.lsn.0) == (1, 9)));
     }
 }

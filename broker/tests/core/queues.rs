@@ -23,6 +23,23 @@ fn drop_oldest_loses_the_oldest_that_waits_and_says_so() {
 }
 
 #[test]
+fn drop_oldest_loses_the_oldest_of_a_burst_too_and_a_crash_does_not_bring_it_back() {
+    let (world, mut link) = bounded(3, Overflow::DropOldest);
+    let mut publisher = world.client("p");
+    for text in ["1", "2", "3", "4", "5"] {
+        let message = Publish::new(Topic::parse("t").unwrap(), text.as_bytes(), Qos::AtLeastOnce);
+        publisher.publisher().stage(message, 0).unwrap();
+    }
+    publisher.publisher().flush(&mut Vec::new());
+    world.store.sync();
+    let got = take(&mut link, Pick::Unsent);
+    assert_eq!((texts(&got), got[0].missed), (vec!["3", "4", "5"], 2));
+    assert_eq!(world.broker.metrics().dropped(DropCause::QueueFull), 2);
+    let world = world.crash();
+    assert_eq!(texts(&take(&mut world.resident("c"), Pick::Oldest(Cursor(0)))), ["3", "4", "5"]);
+}
+
+#[test]
 fn drop_oldest_loses_the_newcomer_when_everything_is_under_way() {
     let (world, mut link) = bounded(1, Overflow::DropOldest);
     world.publish("t", "1", Qos::AtLeastOnce);
