@@ -12,12 +12,18 @@ pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("prefe
 
 /// A message's id as it stands in JSON.
 pub(crate) fn id_text(id: MessageId) -> String {
-    format!("{:016x}", id.0)
+    String::from_utf8_lossy(&hexadecimal(id.0)).into_owned()
+}
+
+/// Sixteen digits.
+pub(crate) fn hexadecimal(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|place| DIGITS[(number >> (60 - 4 * place) & 15) as usize])
 }
 
 /// The entity tag of a retained message: strong, it names the publication.
 pub(crate) fn etag(id: MessageId) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{:016x}\"", id.0)).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    HeaderValue::from_str(&format!("\"{}\"", id_text(id))).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// What an `If-Match` or `If-None-Match` header lists.
@@ -127,6 +133,13 @@ mod tests {
         let tags = Tags::read(&headers, &header::IF_NONE_MATCH).unwrap().unwrap();
         assert!(tags.hold(MessageId(0xABCD)));
         assert!(!tags.hold(MessageId(0xABCE)));
+    }
+
+    #[test]
+    fn an_id_is_sixteen_digits() {
+        for number in [0, 1, 0xABCD_EF01_2345_6789, u64::MAX] {
+            assert_eq!(id_text(MessageId(number)), format!("{number:016x}"));
+        }
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::{
     problem::{MEDIA_TYPE, Problem, RETRY_AFTER},
     state::{App, Connection},
 };
-use axum::body::Body;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -22,11 +21,9 @@ use waystation_kit::tls::Tls;
 /// A request's head must be complete by then, or the connection is cut.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a request's head: the longest target and what comes with it.
+/// Bytes of a request's head: the longest target and what comes with it. Header fields are at most 100: hyper's own
+/// bound, which costs something for every request when it is named.
 pub(crate) const MAX_HEAD: usize = 128 * 1024;
-
-/// Header fields of a request.
-pub(crate) const MAX_HEADERS: usize = 100;
 
 /// Requests at the same time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
@@ -54,7 +51,8 @@ pub(crate) async fn serve(stream: std::net::TcpStream, way: Way, app: App, route
     };
     let mut connection = Connection { peer: way.peer, local: way.local, encrypted: false, certified: false };
     let Some(tls) = way.tls else { return speak(stream, connection, app, routes).await };
-    match tls.accept(stream, Instant::now() + HEAD_TIMEOUT).await {
+    // Boxed: what a handshake needs is no part of what every connection keeps.
+    match Box::pin(tls.accept(stream, Instant::now() + HEAD_TIMEOUT)).await {
         Ok(accepted) => {
             connection.encrypted = true;
             connection.certified = accepted.stream.get_ref().1.peer_certificates().is_some();
@@ -111,7 +109,7 @@ where
         service_fn(move |request: hyper::Request<Incoming>| {
             let (app, routes) = (app.clone(), routes.clone());
             async move {
-                let answer = front::door(&app, &routes, connection, request.map(Body::new)).await;
+                let answer = front::door(&app, &routes, connection, request).await;
                 Ok::<_, Infallible>(match answer {
                     Answer::Now(response) => response,
                     Answer::Later(later) => later.await,

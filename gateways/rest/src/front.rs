@@ -2,7 +2,9 @@
 //! its response.
 
 use crate::{
-    identity::Head,
+    conditional::hexadecimal,
+    config::Config,
+    head::{Head, REQUEST_ID},
     later::{self, Later},
     media,
     problem::{self, MEDIA_TYPE, Problem},
@@ -13,13 +15,12 @@ use crate::{
 use axum::{
     Router,
     body::Body,
-    extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use hyper::service::Service;
+use hyper::{body::Incoming, service::Service};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 
@@ -35,8 +36,6 @@ const MAX_TARGET: usize = 60 * 1024;
 /// Longest request id that is echoed.
 const MAX_REQUEST_ID: usize = 128;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 const EXPOSED: &str = "ETag, Last-Modified, Retry-After, Location, Preference-Applied, X-Request-Id, Waystation-Qos, \
      Waystation-Cursor, Idempotency-Replayed";
 
@@ -48,25 +47,27 @@ pub(crate) enum Answer {
 }
 
 /// Answers a request from outside.
-pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, request: Request) -> Answer {
+pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, request: Request<Incoming>) -> Answer {
     let config = app.config();
-    let (cors, verdict) = {
-        let local = connection.local.ip();
-        let head = Head { method: request.method(), uri: request.uri(), headers: request.headers(), local };
-        let cors = head.listed_origin(&config).and_then(|origin| HeaderValue::from_str(origin).ok());
-        (cors, enter(&head).and_then(|()| head.check_host(&config)).and_then(|()| head.check_origin(&config)))
-    };
-    let touch = Touch {
-        asked_for_head: request.method() == Method::HEAD,
-        is_nameless: verdict.is_ok() && !request.headers().contains_key(header::AUTHORIZATION),
-        id: request_id(request.headers()),
-        cache: if request.uri().path().starts_with("/v1/topics") { "no-cache" } else { "no-store" },
-        cors,
-    };
+    let (mut request, body) = request.into_parts();
+    let head = Head::read(&request, &config);
+    let verdict =
+        enter(&head).and_then(|()| head.check_host(connection.local.ip())).and_then(|()| head.check_origin(&config));
+    let touch = Touch::new(&head, &config, verdict.is_ok());
     let response = match verdict {
         Err(problem) => problem.into_response(),
         Ok(()) if touch.cors.is_some() && is_preflight(&request) => preflight(),
-        Ok(()) => inside(app, routes, connection, request).await,
+        Ok(()) => {
+            let peer = connection.peer(head.is_proxied());
+            if request.method == Method::POST && request.uri.path().starts_with(TopicPath::UNDER_TOPICS) {
+                // Past the router with its boxes and copies goes the one call that comes by the ten thousand a second.
+                topics::post(app, peer, &request, body).await.into_response()
+            } else {
+                request.extensions.insert(peer);
+                let Ok(response) = Box::pin(routes.call(Request::from_parts(request, Body::new(body)))).await;
+                response
+            }
+        }
     };
     match later::taken(&response) {
         None => Answer::Now(touch.finish(app, response)),
@@ -83,11 +84,24 @@ struct Touch {
     /// It said no name.
     is_nameless: bool,
     id: HeaderValue,
-    cache: &'static str,
+    cache: HeaderValue,
+    /// Whether another origin might be answered otherwise.
+    varies: bool,
     cors: Option<HeaderValue>,
 }
 
 impl Touch {
+    fn new(head: &Head<'_>, config: &Config, is_let_in: bool) -> Self {
+        Self {
+            asked_for_head: head.method == Method::HEAD,
+            is_nameless: is_let_in && !head.names_itself,
+            id: request_id(head.id),
+            cache: HeaderValue::from_static(if head.path.starts_with("/v1/topics") { "no-cache" } else { "no-store" }),
+            varies: !config.cors_origins.is_empty(),
+            cors: head.listed_origin(config).and_then(|origin| HeaderValue::from_str(origin).ok()),
+        }
+    }
+
     fn finish(self, app: &App, response: Response) -> Response {
         let mut response = as_problem(response);
         if self.is_nameless && response.status() == StatusCode::FORBIDDEN && app.broker.knows_users() {
@@ -101,10 +115,10 @@ impl Touch {
         }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.id);
-        if !headers.contains_key(header::CACHE_CONTROL) {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.cache));
+        headers.entry(header::CACHE_CONTROL).or_insert(self.cache);
+        if self.varies {
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = self.cors {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
@@ -113,45 +127,26 @@ impl Touch {
     }
 }
 
-/// Past the router with its boxes and copies goes the one call that comes by the ten thousand a second.
-async fn inside(app: &App, routes: &Routes, connection: Connection, mut request: Request) -> Response {
-    if request.method() == Method::POST && request.uri().path().starts_with(TopicPath::UNDER_TOPICS) {
-        // Boxed: a connection that waits for something else keeps no room for this.
-        return Box::pin(topics::post(app, Some(connection), request)).await.into_response();
-    }
-    request.extensions_mut().insert(connection);
-    let Ok(response) = routes.call(request).await;
-    response
-}
-
 fn enter(head: &Head<'_>) -> Result<(), Problem> {
-    let (path, query) = (head.uri.path().len(), head.uri.query().map_or(0, |query| query.len() + 1));
-    if path > MAX_PATH || path + query > MAX_TARGET {
+    let (path, target) = head.target();
+    if path > MAX_PATH || target > MAX_TARGET {
         return Err(Problem::UriTooLong);
     }
-    media::refuse_codings(head.headers)
+    media::refuse_codings(head.coding)
 }
 
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    headers
-        .get(REQUEST_ID)
-        .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic))
-        .cloned()
-        .unwrap_or_else(|| {
-            let mut id = [0; 32];
-            for (place, byte) in id.chunks_exact_mut(2).zip(fastrand::u128(..).to_be_bytes()) {
-                place.copy_from_slice(&[hexadecimal(byte >> 4), hexadecimal(byte & 15)]);
-            }
-            HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("-"))
-        })
+/// The one it came with, if it is fit to be echoed.
+fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+    let fits = |id: &&HeaderValue| {
+        !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    given.filter(fits).cloned().unwrap_or_else(|| {
+        HeaderValue::from_bytes(&hexadecimal(fastrand::u64(..))).unwrap_or(HeaderValue::from_static("-"))
+    })
 }
 
-fn hexadecimal(digit: u8) -> u8 {
-    if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
-}
-
-fn is_preflight(request: &Request) -> bool {
-    request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+fn is_preflight(request: &Parts) -> bool {
+    request.method == Method::OPTIONS && request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn preflight() -> Response {

@@ -12,7 +12,6 @@ use crate::{
     state::{App, Connection},
 };
 use axum::{
-    body::Body,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -31,7 +30,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::connection::{FAREWELL, HEAD_TIMEOUT, MAX_HEAD, MAX_HEADERS};
+use crate::connection::{FAREWELL, HEAD_TIMEOUT, MAX_HEAD};
 
 /// Serves a client until it goes, or the gateway drains.
 pub(crate) async fn serve<S>(mut line: Line<S>, connection: Connection, app: App, routes: Routes)
@@ -72,7 +71,7 @@ where
     });
     let mut builder = http1::Builder::new();
     // The time for a head is kept here, by one timer a connection that is hardly ever touched.
-    builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS).header_read_timeout(None);
+    builder.max_buf_size(MAX_HEAD).header_read_timeout(None);
     let stream = TokioIo::new(Checked::new(line, Arc::clone(&exchange)));
     let mut server = builder.serve_connection(stream, service);
     let mut drained = pin!(app.drained());
@@ -132,7 +131,7 @@ struct Desk {
 
 impl Desk {
     async fn serve(&self, request: hyper::Request<Incoming>, terms: Option<Terms>) -> Response {
-        let response = match front::door(&self.app, &self.routes, self.connection, request.map(Body::new)).await {
+        let response = match front::door(&self.app, &self.routes, self.connection, request).await {
             Answer::Now(response) => response,
             Answer::Later(later) => match terms {
                 Some(terms) => {

@@ -3,7 +3,7 @@
 use crate::problem::Problem;
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, Method, header},
+    http::{HeaderMap, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -103,9 +103,8 @@ pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Bodies come as they are: a coded one would be published with its code and without its name.
-pub(crate) fn refuse_codings(headers: &HeaderMap) -> Result<(), Problem> {
-    const CODING: HeaderName = header::CONTENT_ENCODING;
-    match headers.get(CODING) {
+pub(crate) fn refuse_codings(coding: Option<&HeaderValue>) -> Result<(), Problem> {
+    match coding {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
             Err(Problem::UnsupportedMediaType("a body with Content-Encoding is not taken; send it as it is".into()))
         }

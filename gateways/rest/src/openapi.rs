@@ -4,6 +4,7 @@
 use crate::{
     problem::{Details, MEDIA_TYPE, Problem},
     query::Query,
+    receipt::{Entry, Published},
     routes, wire,
 };
 use axum::{
@@ -56,7 +57,7 @@ use utoipa::{
         routes::ready,
         describe,
     ),
-    components(schemas(Details, wire::Incoming, wire::Published, wire::Entry)),
+    components(schemas(Details, wire::Incoming, Published, Entry)),
     tags(
         (name = "topics", description = "Messages and state"),
         (name = "sessions", description = "Pull with a cursor, or have it pushed"),

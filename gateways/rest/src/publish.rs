@@ -1,6 +1,6 @@
 //! Publishing for HTTP: an outcome only once it is as safe as its QoS promises.
 
-use crate::{conditional::id_text, identity::Who, problem::Problem, state::App, wire::Published};
+use crate::{conditional::id_text, identity::Who, problem::Problem, receipt::Published, state::App};
 use waystation_broker::{Lsn, Outcome, Publish, Publisher, Qos, Receipt};
 
 /// A burst on its way: stage any number, then [`Burst::finish`].

@@ -27,10 +27,11 @@ impl Query {
 
     /// The value of a parameter that may stand once.
     pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, Problem> {
-        let mut values = self.all(key);
-        match values.len() {
-            0 | 1 => Ok(values.pop()),
-            n => Err(Problem::BadQuery(format!("`{key}` stands {n} times; once is right"))),
+        let Some(at) = self.0.iter().position(|(k, _)| k == key) else { return Ok(None) };
+        let (_, value) = self.0.remove(at);
+        match self.all(key).len() {
+            0 => Ok(Some(value)),
+            n => Err(Problem::BadQuery(format!("`{key}` stands {} times; once is right", n + 1))),
         }
     }
 
@@ -150,6 +151,9 @@ impl FromRequestParts<App> for SessionPath {
 
 /// Percent-decodes once; a `%` that starts no octet, or octets that are no UTF-8, are refused.
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
+    if !text.contains('%') {
+        return Ok(Cow::Borrowed(text));
+    }
     let bad = |why: &str| Problem::BadRequest(format!("bad percent-encoding: {why}"));
     let bytes = text.as_bytes();
     for (at, _) in text.match_indices('%') {
@@ -162,8 +166,10 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
 }
 
 fn form_decode(text: &str) -> Result<String, Problem> {
-    let spaced = text.replace('+', " ");
-    decode(&spaced).map(Cow::into_owned)
+    if text.contains('+') {
+        return decode(&text.replace('+', " ")).map(Cow::into_owned);
+    }
+    decode(text).map(Cow::into_owned)
 }
 
 #[cfg(test)]

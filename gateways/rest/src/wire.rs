@@ -1,11 +1,6 @@
 //! The JSON shapes of messages.
 
-use crate::{
-    conditional::id_text,
-    cursor, idempotency,
-    identity::Who,
-    problem::{Details, Problem},
-};
+use crate::{conditional::id_text, cursor, idempotency, identity::Who, problem::Problem};
 use base64::{
     Engine, alphabet,
     engine::{
@@ -151,46 +146,6 @@ pub(crate) fn checked(properties: Properties) -> Result<Option<Box<Properties>>,
         return Err("`correlation_data` is longer than 65535 bytes".into());
     }
     Ok((properties != Properties::default()).then(|| Box::new(properties)))
-}
-
-/// What a publication is answered with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Published {
-    pub(crate) id: String,
-    pub(crate) topic: String,
-    pub(crate) qos: u8,
-    pub(crate) retain: bool,
-    pub(crate) matched: u32,
-    /// It was published before, and this is the answer of then, which is why it is no part of it.
-    #[serde(skip)]
-    pub(crate) replayed: bool,
-}
-
-/// What an entry of `POST /v1/messages` is answered with.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum Entry {
-    /// It was published.
-    Done {
-        /// 200.
-        status: u16,
-        #[serde(flatten)]
-        published: Published,
-        /// It was published before; of a single message a header says so.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        idempotency_replayed: bool,
-    },
-    /// It was not.
-    Failed(Details),
-}
-
-impl From<Result<Published, Problem>> for Entry {
-    fn from(result: Result<Published, Problem>) -> Self {
-        match result {
-            Ok(published) => Self::Done { status: 200, idempotency_replayed: published.replayed, published },
-            Err(problem) => Self::Failed(problem.details()),
-        }
-    }
 }
 
 /// A message object as clients read it.

@@ -9,8 +9,9 @@ use crate::{
     problem::Problem,
     publish::Burst,
     query::Query,
+    receipt::{Entry, Published},
     state::App,
-    wire::{self, Entry, Order, Published},
+    wire::{self, Order},
 };
 use axum::{
     Json,
@@ -70,13 +71,10 @@ pub(crate) async fn publish(
         None | Some(media::JSON | media::FORM) => {
             let json = body::whole(body, app.config().max_bulk_bytes).await?;
             let key = key.map(|key| idempotency::named(key, &[b"POST /v1/messages", &json]));
-            let (mut response, replayed) = if json.trim_ascii_start().starts_with(b"[") {
-                array(&app, &who, json, key).await?
-            } else {
-                let published = object(&app, &who, json, key).await?;
-                let replayed = published.replayed;
-                (Json(published).into_response(), replayed)
-            };
+            if !json.trim_ascii_start().starts_with(b"[") {
+                return Ok(object(&app, &who, json, key).await?.response());
+            }
+            let (mut response, replayed) = array(&app, &who, json, key).await?;
             if replayed {
                 response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
             }
@@ -289,8 +287,7 @@ impl Lines {
 fn written(results: impl IntoIterator<Item = Result<Published, Problem>>) -> Bytes {
     let mut out = Vec::new();
     for result in results {
-        // Writing to memory what was built here cannot fail.
-        drop(serde_json::to_writer(&mut out, &Entry::from(result)));
+        Entry::from(result).write(&mut out);
         out.push(b'\n');
     }
     out.into()

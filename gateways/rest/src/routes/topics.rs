@@ -3,7 +3,7 @@
 use crate::{
     body,
     conditional::{self, Tags},
-    idempotency::{self, IDEMPOTENCY_REPLAYED},
+    idempotency,
     identity::Who,
     later::later,
     media, page,
@@ -11,22 +11,25 @@ use crate::{
     publish::Burst,
     query::{Query, TopicPath},
     readers,
+    receipt::Published,
     routes::stream::unnamed,
-    state::{App, Connection},
+    state::App,
     wait::{Wait, Woken},
-    wire::{self, Kept, Published, Reader},
+    wire::{self, Kept, Reader},
 };
 use axum::{
     Json,
+    body::HttpBody,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::time::{Duration, UNIX_EPOCH};
 use utoipa::ToSchema;
-use waystation_broker::{Filter, Message, Principal, Properties, Publish, Qos, Refusal, Topic};
+use waystation_broker::{Filter, Message, Peer, Principal, Properties, Publish, Qos, Refusal, Topic};
 
 /// Bytes of payload and topic in one list; the first entry always fits.
 const LIST_BYTES: usize = 8 << 20;
@@ -43,16 +46,20 @@ const LIST_BYTES: usize = 8 << 20;
     responses((status = 200, description = "Published", body = Published), Problem)
 )]
 pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let connection = request.extensions().get::<Connection>().copied();
-    post(&app, connection, request).await
+    let (head, body) = request.into_parts();
+    let peer = head.extensions.get().copied().unwrap_or(Peer::INTERNAL);
+    post(&app, peer, &head, body).await
 }
 
 /// The same without a router: nothing is looked up or boxed that this call does not need.
-pub(crate) async fn post(app: &App, connection: Option<Connection>, request: Request) -> Result<Response, Problem> {
-    let who = Who::ask(app, connection, request.uri(), request.headers()).await?;
-    let TopicPath(topic) = TopicPath::of(request.uri().path())?;
-    let query = Query::parse(request.uri().query())?;
-    put_in(app, &who, topic, query, request).await
+pub(crate) async fn post<B>(app: &App, peer: Peer, head: &Parts, body: B) -> Result<Response, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let who = Who::ask(app, peer, &head.headers).await?;
+    let TopicPath(topic) = TopicPath::of(head.uri.path())?;
+    let query = Query::parse(head.uri.query())?;
+    put_in(app, &who, topic, query, head, body).await
 }
 
 /// `PUT /v1/topics/{topic}`
@@ -73,26 +80,24 @@ pub(crate) async fn set(
     query: Query,
     request: Request,
 ) -> Result<Response, Problem> {
-    put_in(&app, &who, topic, query, request).await
+    let (head, body) = request.into_parts();
+    put_in(&app, &who, topic, query, &head, body).await
 }
 
 /// Publishes what a POST or PUT describes.
-async fn put_in(app: &App, who: &Who, topic: Topic, query: Query, request: Request) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
+async fn put_in<B>(app: &App, who: &Who, topic: Topic, query: Query, head: &Parts, body: B) -> Result<Response, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     let most = usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX);
     let payload = body::whole(body, most).await?;
-    let message = message(&head, topic, query, &payload)?;
+    let message = message(head, topic, query, &payload)?;
     let sets = message.retain && !payload.is_empty();
     let published = send(app, who, message).await?;
-    let etag = HeaderValue::from_str(&format!("\"{}\"", published.id));
-    let replayed = published.replayed;
-    let mut response = Json(published).into_response();
-    // An empty body clears the state: there is nothing an ETag could name.
-    if let Some(etag) = etag.ok().filter(|_| sets) {
+    let mut response = published.response();
+    if sets && let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", published.id)) {
+        // An empty body clears the state: there is nothing an ETag could name.
         response.headers_mut().insert(header::ETAG, etag);
-    }
-    if replayed {
-        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }
