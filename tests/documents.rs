@@ -45,8 +45,18 @@ fn the_page_on_webhooks_says_what_happens() {
 
 #[test]
 fn every_test_that_a_promise_names_exists() {
+    assert!(named_tests("docs/promises.md") > 15);
+}
+
+#[test]
+fn every_test_that_shows_a_row_of_the_rest_interface_exists() {
+    assert!(named_tests("docs/rest-conformance.md") > 60);
+}
+
+/// How many tests a page's tables name; each has to be in the file named before it.
+fn named_tests(page: &str) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/promises.md")).unwrap();
+    let page = std::fs::read_to_string(root.join(page)).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| ") && line.contains(".rs`"));
     let mut named = 0;
     for row in rows {
@@ -60,7 +70,7 @@ fn every_test_that_a_promise_names_exists() {
             }
         }
     }
-    assert!(named > 15, "only {named} tests are named");
+    named
 }
 
 /// Runs a page's commands, with the addresses that it names replaced.

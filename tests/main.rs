@@ -15,6 +15,7 @@ mod documents;
 mod examples;
 mod full_disk;
 mod harness;
+mod interface;
 mod javascript;
 mod kills;
 mod malformed;

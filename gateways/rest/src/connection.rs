@@ -49,16 +49,22 @@ pub(crate) async fn serve(stream: std::net::TcpStream, way: Way, app: App, route
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "connection could not be registered"),
     };
-    let mut connection = Connection { peer: way.peer, local: way.local, encrypted: false, certified: false };
-    let Some(tls) = way.tls else { return speak(stream, connection, app, routes).await };
-    // Boxed: what a handshake needs is no part of what every connection keeps.
+    let connection = Connection { peer: way.peer, local: way.local, encrypted: false, certified: false };
+    match way.tls {
+        None => speak(stream, connection, app, routes).await,
+        // Boxed: what TLS needs is no part of what every connection keeps.
+        Some(tls) => Box::pin(secure(&tls, stream, connection, app, routes)).await,
+    }
+}
+
+async fn secure(tls: &Tls, stream: TcpStream, mut connection: Connection, app: App, routes: Routes) {
     match Box::pin(tls.accept(stream, Instant::now() + HEAD_TIMEOUT)).await {
         Ok(accepted) => {
             connection.encrypted = true;
             connection.certified = accepted.stream.get_ref().1.peer_certificates().is_some();
-            Box::pin(speak(accepted.stream, connection, app, routes)).await;
+            speak(accepted.stream, connection, app, routes).await;
         }
-        Err(error) => tracing::debug!(peer = %way.peer, %error, "no TLS handshake"),
+        Err(error) => tracing::debug!(peer = %connection.peer, %error, "no TLS handshake"),
     }
 }
 

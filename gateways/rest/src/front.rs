@@ -136,7 +136,7 @@ fn enter(head: &Head<'_>) -> Result<(), Problem> {
 }
 
 /// The one it came with, if it is fit to be echoed.
-fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+pub(crate) fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     let fits = |id: &&HeaderValue| {
         !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic)
     };

@@ -7,6 +7,7 @@ mod held;
 use crate::{
     farewell::{Unread, farewell},
     front::{self, Answer, Routes},
+    head::REQUEST_ID,
     line::Line,
     problem::Problem,
     state::{App, Connection},
@@ -151,6 +152,7 @@ async fn refuse<S: AsyncWrite + Unpin>(line: &mut Line<S>, status: StatusCode) {
     let response = Problem::of_status(status).into_response();
     let (mut head, body) = response.into_parts();
     head.headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    head.headers.insert(REQUEST_ID, front::request_id(None));
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else { return };
     let mut out = Vec::new();
     held::write_head(&mut out, &head, Terms::CLOSING, Some(body.len() as u64));

@@ -6,6 +6,7 @@ mod abuse;
 mod admin;
 mod contract;
 mod door;
+mod floods;
 mod harness;
 mod idempotency;
 mod messages;

@@ -180,3 +180,22 @@ async fn who_waits_when_the_server_stops_is_told() {
     problem(answer, 503, "stopping").await;
     drop(silent);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_has_nothing_to_say_is_kept_open() {
+    let server = serve().await;
+    for (accept, sign) in [("text/event-stream", ":\n\n"), ("application/x-ndjson", "\n")] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("GET /v1/stream?filter=a HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let chunk = format!("\r\n{:x}\r\n{sign}\r\n", sign.len());
+        let start = tokio::time::Instant::now();
+        let mut heard = Vec::new();
+        // One at the start, and one every 15 s.
+        while String::from_utf8_lossy(&heard).matches(&chunk[2..]).count() < 4 {
+            assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
+        }
+        assert_eq!(start.elapsed().as_secs(), 45, "{accept}");
+    }
+    server.drain().await;
+}
