@@ -1,7 +1,7 @@
 //! One connection: TLS or not, HTTP/1 or HTTP/2, and what it may cost.
 
 use crate::{
-    farewell::{Unread, farewell},
+    farewell::{ReadPast, Unread, farewell},
     front::{self, Answer, Routes},
     http1,
     line::Line,
@@ -115,7 +115,7 @@ where
         service_fn(move |request: hyper::Request<Incoming>| {
             let (app, routes) = (app.clone(), routes.clone());
             async move {
-                let answer = front::door(&app, &routes, connection, request).await;
+                let answer = front::door(&app, &routes, connection, request.map(ReadPast::new)).await;
                 Ok::<_, Infallible>(match answer {
                     Answer::Now(response) => response,
                     Answer::Later(later) => later.await,

@@ -14,13 +14,13 @@ use crate::{
 };
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody},
     http::{HeaderValue, Method, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use hyper::{body::Incoming, service::Service};
+use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 
@@ -47,7 +47,10 @@ pub(crate) enum Answer {
 }
 
 /// Answers a request from outside.
-pub(crate) async fn door(app: &App, routes: &Routes, connection: Connection, request: Request<Incoming>) -> Answer {
+pub(crate) async fn door<B>(app: &App, routes: &Routes, connection: Connection, request: Request<B>) -> Answer
+where
+    B: HttpBody<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+{
     let config = app.config();
     let (mut request, body) = request.into_parts();
     let head = Head::read(&request, &config);
