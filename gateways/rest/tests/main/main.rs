@@ -7,6 +7,7 @@ mod admin;
 mod contract;
 mod door;
 mod floods;
+mod fuzz;
 mod harness;
 mod idempotency;
 mod messages;
