@@ -86,7 +86,10 @@ fn nothing_acknowledged_is_lost_and_qos_2_comes_once_over_kills_at_any_moment() 
         });
         next = acknowledged.last().map_or(next, |last| last + 1) + 1;
         rest.extend(acknowledged);
-        server = Server::start_in(dir, &[]).unwrap_or_else(|ended| panic!("round {round}: {ended:?}"));
+        // Now with everything in memory that waits, now with next to nothing.
+        let memory = ["durability.memory_per_session=262_144", "durability.memory_per_session=50"];
+        let memory = memory[round as usize % 2];
+        server = Server::start_in(dir, &["--set", memory]).unwrap_or_else(|ended| panic!("round {round}: {ended:?}"));
     }
     // What was sent and not acknowledged is sent again, as clients do.
     let [tcp, udp] = ["mqtt", "mqtt_sn"].map(|name| server.address(name));

@@ -18,6 +18,7 @@ mod harness;
 mod interface;
 mod javascript;
 mod kills;
+mod long_queues;
 mod malformed;
 mod mosquitto_options;
 mod mqtt_clients;

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Everything a session holds, read by cursor.
-fn read_all(server: &Server, session: &str) -> Vec<String> {
+pub(crate) fn read_all(server: &Server, session: &str) -> Vec<String> {
     let (mut texts, mut after) = (Vec::new(), String::new());
     loop {
         let answer = curl(server, &format!("/v1/sessions/{session}/messages?max=1000{after}"), &[]);

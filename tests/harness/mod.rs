@@ -284,7 +284,8 @@ fn first_line(output: impl Read + Send + 'static) -> Option<String> {
         // Read on, so that nobody ever waits to write.
         let _ = std::io::copy(&mut output, &mut std::io::sink());
     });
-    receiver.recv_timeout(PATIENCE).expect("the server says that it is ready, or ends")
+    // A start reads what was kept.
+    receiver.recv_timeout(3 * PATIENCE).expect("the server says that it is ready, or ends")
 }
 
 fn collect(mut output: impl Read + Send + 'static) -> Arc<Mutex<String>> {

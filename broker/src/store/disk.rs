@@ -214,8 +214,8 @@ impl Disk {
                     inbox.stopping = true;
                     self.shared.wake.notify_all();
                 }
-                let read = reader.join().is_ok();
-                committer.join().unwrap_or(false) && read
+                let read = end(reader).is_some();
+                end(committer).unwrap_or(false) && read
             }
             Stage::Closed => return,
         };
@@ -379,6 +379,14 @@ impl Shared {
 #[expect(clippy::expect_used, reason = "a system without one more thread cannot serve anybody")]
 fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     std::thread::Builder::new().name(name.into()).spawn(work).expect("a thread for the store")
+}
+
+/// Waits for a thread's end; `None`: it broke down, or is this one, which let go of the store last.
+fn end<T>(thread: JoinHandle<T>) -> Option<T> {
+    if thread.thread().id() == std::thread::current().id() {
+        return None;
+    }
+    thread.join().ok()
 }
 
 /// Looks the journals through and mends them. Gives how many places were damaged.
