@@ -2,6 +2,7 @@
 
 use crate::{
     backoff::{Backoff, Cause},
+    config::Protocol,
     dial::{Stream, dial, told},
     figures::Figures,
     pump::{Over, Parties, Pump},
@@ -133,7 +134,7 @@ impl Work {
         let Open { stream, dialect, welcome, mut input } = open;
         let (broker, settings) = (self.cx.broker.clone(), self.settings.clone());
         let fault = |why: String| Some(Over { why, cause: Cause::Fault });
-        let attached = match attach(&self.cx, &settings, welcome.terms.receive_maximum).await {
+        let attached = match attach(&self.cx, &settings, window(&settings, &welcome)).await {
             Ok(attached) => attached,
             Err(why) => return fault(why),
         };
@@ -304,6 +305,15 @@ async fn exchange(stream: &mut dyn Stream, out: &[u8], input: &mut BytesMut) -> 
     }
 }
 
+/// Most messages under way. Over MQTT 3.1.1 the far side has no word for it; mosquitto hangs up on more exchanges of QoS 2
+/// than this.
+fn window(settings: &Settings, welcome: &Welcome) -> u16 {
+    const UNSAID: u16 = 20;
+    let exactly_once = settings.routes.outward.iter().any(|way| way.qos == Qos::ExactlyOnce);
+    let unsaid = settings.config.protocol == Protocol::V311 && exactly_once;
+    if unsaid { UNSAID } else { welcome.terms.receive_maximum }
+}
+
 /// How a bridge comes to its session, with at most `window` messages under way.
 pub(crate) async fn attach(cx: &Context, settings: &Settings, window: u16) -> Result<Attached, String> {
     let queue = settings.config.queue;
@@ -313,7 +323,7 @@ pub(crate) async fn attach(cx: &Context, settings: &Settings, window: u16) -> Re
         expiry: u32::MAX,
         window,
         while_away: WhileAway::DropQos0,
-        properties: settings.config.protocol == crate::config::Protocol::V5,
+        properties: settings.config.protocol == Protocol::V5,
         options: SessionOptions {
             max_queued_messages: Some(queue.max_messages),
             max_queued_bytes: Some(queue.max_bytes),
