@@ -49,8 +49,7 @@ impl Log {
     /// Makes this the log of the process. `RUST_LOG`, if set, decides the level.
     pub fn install(&self) {
         let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
-        // At the usual level the engine of the store would tell of every file that it opens.
-        let level = if self.level == "info" { "info,fjall=warn,lsm_tree=warn" } else { &self.level };
+        let level = if self.level == "info" { USUAL } else { &self.level };
         let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or(level));
         let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
         // Somebody who embeds the server may have a subscriber of his own: then his stays.
@@ -62,3 +61,7 @@ impl Log {
         };
     }
 }
+
+/// The usual level. Without that the store's engine would tell of every file that it opens, and the check of a certificate
+/// what whoever asked for it says anyway.
+const USUAL: &str = "info,fjall=warn,lsm_tree=warn,rustls_platform_verifier=off";
