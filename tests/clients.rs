@@ -1,6 +1,6 @@
 //! Programs that nobody here wrote, as clients: mosquitto's, curl, and libraries of Python and JavaScript.
 
-use crate::harness::{PATIENCE, Server, eventually, within};
+use crate::harness::{Broker, PATIENCE, Server, eventually, within};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     path::Path,
@@ -118,34 +118,34 @@ impl Drop for Program {
 }
 
 /// `mosquitto_sub`, once it is subscribed. `finish` gives its messages.
-pub(crate) fn mosquitto_sub(server: &Server, version: &str, arguments: &[&str]) -> Program {
-    let mut program = Program::start(mosquitto("mosquitto_sub", server, version).arg("-d").args(arguments));
+pub(crate) fn mosquitto_sub(broker: &impl Broker, version: &str, arguments: &[&str]) -> Program {
+    let mut program = Program::start(mosquitto("mosquitto_sub", broker, version).arg("-d").args(arguments));
     program.says("Subscribed (mid");
     program
 }
 
 /// `mosquitto_sub` to its end; what it printed.
-pub(crate) fn mosquitto_sub_to_the_end(server: &Server, version: &str, arguments: &[&str]) -> Vec<String> {
-    Program::start(mosquitto("mosquitto_sub", server, version).args(arguments)).finish()
+pub(crate) fn mosquitto_sub_to_the_end(broker: &impl Broker, version: &str, arguments: &[&str]) -> Vec<String> {
+    Program::start(mosquitto("mosquitto_sub", broker, version).args(arguments)).finish()
 }
 
 /// `mosquitto_pub` to its end.
-pub(crate) fn mosquitto_pub(server: &Server, version: &str, arguments: &[&str]) {
-    Program::start(mosquitto("mosquitto_pub", server, version).args(arguments)).finish();
+pub(crate) fn mosquitto_pub(broker: &impl Broker, version: &str, arguments: &[&str]) {
+    Program::start(mosquitto("mosquitto_pub", broker, version).args(arguments)).finish();
 }
 
 /// `mosquitto_pub` that has these lines on its standard input.
-pub(crate) fn mosquitto_pub_lines(server: &Server, version: &str, arguments: &[&str], lines: &[&str]) {
-    let mut program = Program::start(mosquitto("mosquitto_pub", server, version).arg("-l").args(arguments));
+pub(crate) fn mosquitto_pub_lines(broker: &impl Broker, version: &str, arguments: &[&str], lines: &[&str]) {
+    let mut program = Program::start(mosquitto("mosquitto_pub", broker, version).arg("-l").args(arguments));
     lines.iter().for_each(|line| program.hears(line));
     program.finish();
 }
 
 /// One of mosquitto's clients, ready to start.
-pub(crate) fn mosquitto(program: &str, server: &Server, version: &str) -> Command {
+pub(crate) fn mosquitto(program: &str, broker: &impl Broker, version: &str) -> Command {
     // With line buffers, so that what it says is there when it says it.
     let mut command = Command::new("stdbuf");
-    let port = server.address("mqtt").port().to_string();
+    let port = broker.mqtt().port().to_string();
     command.args(["-oL", program, "-h", "127.0.0.1", "-p", &port, "-V", version]);
     command
 }

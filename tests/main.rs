@@ -5,6 +5,7 @@
 mod bench_durable;
 mod bench_http;
 mod boards;
+mod bridge;
 mod certificates;
 mod clients;
 mod commands;

@@ -7,6 +7,12 @@
 //! assert!(server.stop().success());
 //! ```
 
+mod cloud;
+mod line;
+
+pub(crate) use cloud::Cloud;
+pub(crate) use line::Line;
+
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Read, Write},
@@ -20,6 +26,12 @@ use tempfile::TempDir;
 
 /// How long anything may take before a test gives up on it. Generous: the machine may be busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Somewhere to speak MQTT to.
+pub(crate) trait Broker {
+    /// Where, over TCP.
+    fn mqtt(&self) -> SocketAddr;
+}
 
 /// A running server. Killed, by its process id, when dropped.
 pub(crate) struct Server {
@@ -174,6 +186,12 @@ impl Server {
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Broker for Server {
+    fn mqtt(&self) -> SocketAddr {
+        self.address("mqtt")
     }
 }
 
