@@ -18,6 +18,7 @@ mod full_disk;
 mod harness;
 mod interface;
 mod javascript;
+mod kept;
 mod kills;
 mod long_queues;
 mod malformed;

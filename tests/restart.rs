@@ -42,6 +42,26 @@ fn a_server_that_stopped_in_order_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_the_softer_settings_acknowledge_survives_a_kill_and_a_stop_in_order() {
+    for sync in ["interval", "never"] {
+        let mut server = Server::start_with(&format!("[durability]\nsync = \"{sync}\"\ninterval_ms = 60_000\n"), &[]);
+        assert_eq!(curl(&server, "/healthz", &[]).json()["survives"], "kill");
+        rest_session(&server, "reader", "a", "");
+        let mut wanted = Vec::new();
+        for round in 0..4 {
+            for n in 0..20 {
+                let text = format!("{round} {n}");
+                assert_eq!(curl(&server, "/v1/topics/a?qos=2", &["--data", &text]).status, 200);
+                wanted.push(text);
+            }
+            let dir = if round % 2 == 0 { server.kill() } else { server.stop_and_keep().1 };
+            server = Server::start_in(dir, &[]).unwrap();
+        }
+        assert_eq!(read_all(&server, "reader"), wanted, "{sync}");
+    }
+}
+
+#[test]
 fn a_data_folder_serves_one_server_at_a_time() {
     let server = Server::start();
     let second = run_in(server.dir(), &["run", "--set", "gateways.mqtt.listen=127.0.0.1:0"], &[]);

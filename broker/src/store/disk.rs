@@ -84,7 +84,7 @@ pub enum OpenError {
         folder: PathBuf,
     },
     /// Another version wrote it.
-    #[error("the data folder {folder} has the format \"{found}\", which this version does not know", folder = .folder.display())]
+    #[error("the data folder {folder} has the format \"{found}\", this version knows \"{}\": start it with the newer version that wrote it, or choose another data_dir", folder::FORMAT, folder = .folder.display())]
     Format {
         /// The folder.
         folder: PathBuf,

@@ -4,6 +4,7 @@ mod crashes;
 mod damage;
 mod paging;
 mod survival;
+mod syncing;
 mod trouble;
 
 use crate::harness::*;
@@ -19,7 +20,7 @@ use std::{
 use tempfile::TempDir;
 use waystation_broker::{
     store::{
-        Disk, Health, Trouble,
+        Disk, Health, Promise, Trouble,
         disk::{OnDamage, OpenError, Settings, Sync},
     },
     *,

@@ -226,6 +226,7 @@ impl Committer {
         if let (Sync::Interval(every), Some(since)) = (self.shared.settings.sync, self.unsynced)
             && since.elapsed() >= every
         {
+            self.shared.fail_point.check("sync")?;
             base.sync()?;
             self.unsynced = None;
         }

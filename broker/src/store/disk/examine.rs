@@ -36,6 +36,7 @@ pub fn examine(folder: &Path) -> Result<Option<Examined>, OpenError> {
         let what = what.to_owned();
         move |error: io::Error| OpenError::Io { what, error }
     };
+    folder::has_format(folder)?;
     let database = folder.join("db");
     if !database.exists() {
         return Ok(None);

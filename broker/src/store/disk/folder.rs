@@ -21,7 +21,7 @@ use std::{
 };
 
 /// What this version writes and reads.
-const FORMAT: &str = "waystation 1";
+pub(super) const FORMAT: &str = "waystation 1";
 
 /// The largest reserve; on a small disk it is a sixteenth.
 const RESERVE: u64 = 8 << 20;
@@ -50,14 +50,9 @@ impl Folder {
         // It may have been there: nobody else is to read what clients say.
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed(path))?;
         let lock = lock(path)?;
-        let format = path.join("format");
-        match fs::read_to_string(&format) {
-            Ok(text) if text.trim_end() == FORMAT => {}
-            Ok(text) => return Err(OpenError::Format { folder: path.to_owned(), found: text.trim_end().to_owned() }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_synced(&format, FORMAT.as_bytes()).map_err(failed(&format))?;
-            }
-            Err(error) => return Err(failed(&format)(error)),
+        if !has_format(path)? {
+            let format = path.join("format");
+            write_synced(&format, FORMAT.as_bytes()).map_err(failed(&format))?;
         }
         let clean = path.join("clean");
         let stopped_clean = clean.exists();
@@ -156,6 +151,19 @@ pub(super) fn reserve_on(folder: &Path) -> Option<u64> {
 
 fn reserve_of(disk: &StatVfs) -> u64 {
     RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 16)
+}
+
+/// Whether a folder says that it has the format of this version; `false`: it does not say yet.
+pub(super) fn has_format(folder: &Path) -> Result<bool, OpenError> {
+    let path = folder.join("format");
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim_end() == FORMAT => Ok(true),
+        // Its first start was killed in this moment.
+        Ok(text) if text.is_empty() && !folder.join("db").exists() => Ok(false),
+        Ok(text) => Err(OpenError::Format { folder: folder.to_owned(), found: text.trim_end().to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(OpenError::Io { what: path, error }),
+    }
 }
 
 /// Takes the lock of a folder, or says who may have it.

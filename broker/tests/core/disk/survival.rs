@@ -143,6 +143,42 @@ fn a_will_and_a_sessions_end_survive_and_one_that_was_called_off_does_not() {
     assert!(take(&mut watcher, Pick::Unsent).is_empty());
 }
 
+/// max(will delay, 1.5 x keep alive or at most 60 s); whoever said no keep alive gets those 60 s.
+#[test]
+fn after_a_kill_a_will_waits_for_its_client_by_keep_alive_and_delay() {
+    let rules = [(0, 0, 60), (0, 20, 60), (0, 100, 100), (10, 0, 15), (10, 20, 20), (1_000, 0, 60), (1_000, 70, 70)];
+    let scene = Scene::new();
+    let mut links = Vec::new();
+    for (n, (keep_alive_s, delay_s, _)) in rules.into_iter().enumerate() {
+        for id in [format!("{n} lost"), format!("{n} back")] {
+            let (topic, payload) = (Topic::parse("will").unwrap(), id.clone().into());
+            let (qos, retain, expiry, properties, stays) = (Qos::AtLeastOnce, false, None, None, false);
+            let will = Will { topic, payload, qos, retain, delay_s, keep_alive_s, expiry, properties, stays };
+            let hello = Hello { start: Start::Resume, expiry: 3_600, will: Some(will), ..scene.world.hello(&id) };
+            links.push(scene.world.attach(hello).link);
+        }
+    }
+    scene.sync();
+    links.into_iter().for_each(forget);
+    let scene = scene.kill();
+    let mut watcher = scene.world.client("watcher");
+    subscribe(&mut watcher, "will", Qos::AtMostOnce);
+    let (mut fired, mut back) = (BTreeMap::new(), Vec::new());
+    for second in 1..=120 {
+        for (n, (.., patience)) in rules.into_iter().enumerate() {
+            if second == patience {
+                back.push(resume(&scene.world, &format!("{n} back")));
+            }
+        }
+        scene.world.advance(1);
+        for got in take(&mut watcher, Pick::Unsent) {
+            fired.insert(got.text, second);
+        }
+    }
+    let wanted: BTreeMap<_, _> = rules.iter().enumerate().map(|(n, rule)| (format!("{n} lost"), rule.2)).collect();
+    assert_eq!(fired, wanted, "in time, and not for who came back in the last second");
+}
+
 #[test]
 fn a_session_that_ended_leaves_nothing_and_its_name_can_be_used_again() {
     let scene = Scene::new();
