@@ -42,7 +42,7 @@ fn put(server: &Server, path: &str, body: &Value) {
     assert_eq!(answer.status, 201, "{answer:?}");
 }
 
-fn rest_session(server: &Server, id: &str, filter: &str, more: Value) {
+fn rest_session(server: &Server, id: &str, filter: &str, more: &Value) {
     let mut session = json!({"subscriptions": [{"filter": filter, "qos": 2}], "expiry": u32::MAX});
     session.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     put(server, &format!("/v1/sessions/{id}"), &session);
@@ -74,13 +74,13 @@ fn etag(server: &Server, topic: &str) -> String {
 #[ignore = "it writes into the source tree"]
 fn a_data_folder_is_written_to_be_kept() {
     let server = Server::start_with(CONFIG, &[]);
-    rest_session(&server, "reader", "to/reader", json!({}));
-    rest_session(&server, "full", "to/full", json!({"max_queued_messages": 1}));
+    rest_session(&server, "reader", "to/reader", &json!({}));
+    rest_session(&server, "full", "to/full", &json!({"max_queued_messages": 1}));
     publish(&server, "to/reader", &["one", "two"]);
     publish(&server, "to/full", &["1", "2", "3"]);
-    rest_session(&server, "gone", "to/nobody", json!({}));
+    rest_session(&server, "gone", "to/nobody", &json!({}));
     // Several queues hold one message.
-    rest_session(&server, "other", "to/#", json!({}));
+    rest_session(&server, "other", "to/#", &json!({}));
     publish(&server, "to/reader", &["for both"]);
     assert_eq!(curl(&server, "/v1/topics/state/old?retain=true", &["--data", "on"]).status, 200);
     let dir = server.stop_and_keep().1;

@@ -36,7 +36,7 @@ use std::{
 };
 
 /// Numbers that leave the server: this many bits of their own below the store's epoch.
-const NUMBER_BITS: u32 = 40;
+pub(crate) const NUMBER_BITS: u32 = 40;
 
 /// The core. Cheap to clone; all clones are the same broker.
 #[derive(Clone)]

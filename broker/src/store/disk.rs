@@ -13,7 +13,9 @@ mod folder;
 mod group;
 mod journal;
 mod keys;
+mod manifest;
 mod pages;
+mod rebuild;
 mod recover;
 
 pub use examine::{Examined, examine};
@@ -22,7 +24,7 @@ pub use journal::{Flaw, FlawKind};
 use super::{
     Health, Listener, Page, PageWanted, Promise, Record, Recovery, Standing, Store, StoreUnavailable, Trouble,
 };
-use crate::link::Lsn;
+use crate::{broker::NUMBER_BITS, link::Lsn};
 use base::{Base, Depth, EngineError};
 use codec::{Reader, Writer};
 use commit::Committer;
@@ -175,13 +177,17 @@ impl Disk {
     /// Why it cannot be used.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         let folder = Folder::take(&settings.folder)?;
-        let mut damaged = mend(&folder, settings.on_damage)?;
         let failed = |error| OpenError::Io { what: settings.folder.clone(), error };
+        rebuild::finish(&folder).map_err(|error| failed(io::Error::other(error)))?;
+        let mut damaged = mend(&folder, settings.on_damage)?;
         folder.mark_in_use().map_err(failed)?;
         folder.release_reserve();
         let (base, lost) = open_base(&folder, settings.on_damage)?;
         damaged += lost;
-        let epoch = next_epoch(&base).map_err(|error| failed(io::Error::other(error)))?;
+        if settings.on_damage == OnDamage::Refuse {
+            refuse_damage(&base, &folder)?;
+        }
+        let epoch = next_epoch(&base, settings.on_damage).map_err(|error| failed(io::Error::other(error)))?;
         folder.restore_reserve();
         let base = Arc::new(base);
         let shared = Shared {
@@ -302,6 +308,13 @@ impl Store for Disk {
         for gap in &found.unreadable {
             tracing::error!(gap, "a part of the data folder cannot be read; what was in it is lost");
         }
+        let base = match found.damaged {
+            0 => Some(base),
+            _ => {
+                *stage = Stage::Closed;
+                self.shared.rebuild(base)
+            }
+        };
         let (records, damaged) = (found.records, self.shared.damaged.load(Ordering::Relaxed));
         tracing::info!(records, damaged, seconds = began.elapsed().as_secs_f32(), "data folder read");
         let committer = Committer::new(self.shared.clone(), base, found.index);
@@ -342,6 +355,25 @@ impl std::fmt::Debug for Disk {
 }
 
 impl Shared {
+    /// Puts what is good of a damaged database into a new one. `None`: neither can be opened now.
+    fn rebuild(&self, damaged: Arc<Base>) -> Option<Arc<Base>> {
+        self.base.lock().take();
+        let rebuilt = match Arc::try_unwrap(damaged) {
+            Ok(damaged) => rebuild::rebuild(&self.folder, damaged),
+            Err(_) => Err(EngineError::other("it is in use".into())),
+        };
+        let opened = rebuilt.or_else(|error| {
+            tracing::error!(%error, "the damaged database cannot be written anew");
+            Base::open(&self.folder.database())
+        });
+        if let Err(error) = &opened {
+            self.inbox.lock().refuses = Some(Trouble::Failing(error.to_string()));
+        }
+        let base = opened.ok().map(Arc::new);
+        self.base.lock().clone_from(&base);
+        base
+    }
+
     /// Bytes that waited are written.
     fn release(&self, bytes: u64) {
         let mut inbox = self.inbox.lock();
@@ -420,13 +452,57 @@ fn mend(folder: &Folder, on_damage: OnDamage) -> Result<u64, OpenError> {
     Ok(flaws().filter(|flaw| flaw.kind == FlawKind::Damage).count() as u64)
 }
 
+/// With `on_damage = "refuse"` everything is read before anything is served.
+fn refuse_damage(base: &Base, folder: &Folder) -> Result<(), OpenError> {
+    let found = recover::read(base, &mut examine::Everything);
+    if found.damaged == 0 {
+        return Ok(());
+    }
+    let (place, unreadable) = (folder.database(), found.unreadable.join(", "));
+    let damaged = found.damaged;
+    Err(OpenError::Damaged(format!("damage in {}: {damaged} records or blocks; {unreadable}", place.display())))
+}
+
+/// Mends manifests of which one bit has flipped; a copy is put aside. Gives how many were damaged, and the first that
+/// cannot be mended.
+fn mend_manifests(folder: &Folder, on_damage: OnDamage) -> Result<(u64, Option<PathBuf>), OpenError> {
+    let failed = |what: &Path| {
+        let what = what.to_owned();
+        move |error| OpenError::Io { what, error }
+    };
+    let database = folder.database();
+    let (mut damaged, mut lost) = (0, None);
+    for manifest in manifest::check(&database).map_err(failed(&database))? {
+        let file = &manifest.file;
+        if on_damage == OnDamage::Refuse {
+            return Err(OpenError::Damaged(format!("damage in {}, a manifest of the database", file.display())));
+        }
+        damaged += 1;
+        if file.exists() {
+            let copy = folder.quarantine(file).map_err(failed(file))?;
+            tracing::error!(file = %file.display(), copy = %copy.display(), "a manifest of the database is damaged; a copy is put aside");
+        }
+        if manifest.mend().map_err(failed(file))? {
+            tracing::warn!(file = %file.display(), "one bit of it had flipped, and is set right");
+        } else {
+            lost.get_or_insert_with(|| file.clone());
+        }
+    }
+    Ok((damaged, lost))
+}
+
 /// Opens the database; one that cannot be opened at all is put aside, and what its journals hold is saved. Gives how
 /// many databases were lost that way.
 fn open_base(folder: &Folder, on_damage: OnDamage) -> Result<(Base, u64), OpenError> {
     let database = folder.database();
     let failed = |error: EngineError| OpenError::Io { what: database.clone(), error: io::Error::other(error) };
-    let error = match Base::open(&database) {
-        Ok(base) => return Ok((base, 0)),
+    let (damaged, unmended) = mend_manifests(folder, on_damage)?;
+    let opened = match unmended {
+        None => Base::open(&database),
+        Some(file) => Err(EngineError::other(format!("{} is damaged", file.display()))),
+    };
+    let error = match opened {
+        Ok(base) => return Ok((base, damaged)),
         Err(error) => error,
     };
     let journals = journal::read_all(&database, false).unwrap_or_default();
@@ -443,17 +519,26 @@ fn open_base(folder: &Folder, on_damage: OnDamage) -> Result<(Base, u64), OpenEr
     for journal in &journals {
         base.replay(journal).map_err(failed)?;
     }
-    Ok((base, 1))
+    Ok((base, damaged.max(1)))
 }
 
 /// The number of this start: one more than the last, on disk before it is used.
-fn next_epoch(base: &Base) -> Result<u32, EngineError> {
+fn next_epoch(base: &Base, on_damage: OnDamage) -> Result<u32, EngineError> {
     let key = keys::epoch();
-    let last = match base.get(&key)? {
-        None => 0,
+    let read = base.get(&key).and_then(|value| match value {
+        None => Ok(0),
         Some(value) => Reader::open(&key.bytes, &value)
             .and_then(|mut r| r.number())
-            .map_err(|error| EngineError::other(error.to_string()))?,
+            .map_err(|error| EngineError::other(error.to_string())),
+    });
+    let last = match read {
+        Err(error) if on_damage == OnDamage::Salvage => {
+            // The numbers that sessions and messages have tell of it; some starts may have left none.
+            const MARGIN: u64 = 1_000;
+            tracing::error!(%error, "the number of starts is damaged; it goes on well above what is known of it");
+            (base.highest_number() >> NUMBER_BITS) + MARGIN
+        }
+        read => read?,
     };
     let epoch = u32::try_from(last + 1).map_err(|_| EngineError::other("the epochs are used up".into()))?;
     let mut w = Writer::record();

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use waystation_broker::{
     store::{
         Disk, Health, Promise, Trouble,
-        disk::{OnDamage, OpenError, Settings, Sync},
+        disk::{Examined, OnDamage, OpenError, Settings, Sync, examine},
     },
     *,
 };

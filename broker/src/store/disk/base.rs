@@ -1,12 +1,14 @@
 //! The database under the store: fjall, opened with measured settings, and scans that go round damage.
 
 use super::{
+    codec::Reader,
     journal::Journal,
     keys::{Key, Space},
+    recover,
 };
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
 use std::{
-    ops::Bound::{Excluded, Included, Unbounded},
+    ops::Bound::{Included, Unbounded},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -23,6 +25,12 @@ impl EngineError {
 
     pub(super) fn panicked() -> Self {
         Self("the storage engine broke down".into())
+    }
+}
+
+impl From<std::io::Error> for EngineError {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -142,20 +150,45 @@ impl Base {
     }
 
     /// Shows keys and values from `from` on, in order, until `visit` says `false`. Where a block of a file is damaged
-    /// the scan goes on from the other end: what lies between is lost, and told.
+    /// the scan goes on behind it: what lies there is lost, and told.
     pub(super) fn scan(&self, space: Space, from: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> bool) -> Gap {
-        let keyspace = self.space(space);
-        let mut last = None;
-        let forwards = walk(keyspace.range::<&[u8], _>((Included(from), Unbounded)), |key, value| {
-            let goes_on = visit(key, value);
-            last = Some(key.to_vec());
-            goes_on
-        });
-        let Err(error) = forwards else { return Gap::default() };
-        let start = last.as_deref().map_or(Included(from), Excluded);
-        // Ends where the damage is met again.
-        let _ = walk(keyspace.range::<&[u8], _>((start, Unbounded)).rev(), visit);
-        Gap { error: Some(error) }
+        let (mut gap, mut from) = (Gap::default(), from.to_vec());
+        loop {
+            let mut reached = from.clone();
+            let walked = walk(self.items_from(space, &from), |key, value| {
+                key.clone_into(&mut reached);
+                visit(key, value)
+            });
+            let Err(error) = walked else { return gap };
+            gap.error.get_or_insert(error);
+            match self.readable_behind(space, &reached) {
+                Some(next) => from = next,
+                None => return gap,
+            }
+        }
+    }
+
+    /// The first key, by its first sixteen bytes, from which on something can be read again, or nothing is there.
+    fn readable_behind(&self, space: Space, key: &[u8]) -> Option<Vec<u8>> {
+        let mut prefix = [0; size_of::<u128>()];
+        let known = key.len().min(prefix.len());
+        prefix[..known].copy_from_slice(&key[..known]);
+        let readable = |key: u128| {
+            !matches!(self.items_from(space, &key.to_be_bytes()).next().map(fjall::Guard::into_inner), Some(Err(_)))
+        };
+        let (mut damaged, mut good) = (u128::from_be_bytes(prefix), u128::MAX);
+        if damaged == good || !readable(good) {
+            return None;
+        }
+        while good - damaged > 1 {
+            let middle = damaged + (good - damaged) / 2;
+            *(if readable(middle) { &mut good } else { &mut damaged }) = middle;
+        }
+        Some(good.to_be_bytes().to_vec())
+    }
+
+    fn items_from(&self, space: Space, key: &[u8]) -> fjall::Iter {
+        self.space(space).range::<&[u8], _>((Included(key), Unbounded))
     }
 
     /// Shows keys and values from `first` through `last`, in order or backwards, until `visit` says `false`.
@@ -175,6 +208,46 @@ impl Base {
             Way::Forwards => walk(items, visit),
             Way::Backwards => walk(items.rev(), visit),
         }
+    }
+
+    /// The highest number that a session or a message has by its key.
+    pub(super) fn highest_number(&self) -> u64 {
+        let mut highest = 0;
+        for space in [Space::Sessions, Space::Queues, Space::Messages] {
+            let Gap { .. } = self.scan(space, &[], |key, _| {
+                highest = key.first_chunk().map_or(highest, |number| u64::from_be_bytes(*number).max(highest));
+                true
+            });
+        }
+        highest
+    }
+
+    /// Writes all that is whole in another database.
+    pub(super) fn take_over(&self, other: &Self) -> Result<(), EngineError> {
+        const BATCH: usize = 4_096;
+        for space in Space::ALL {
+            let mut batch = self.batch(BATCH);
+            let (mut held, mut written) = (0, Ok(()));
+            let Gap { .. } = other.scan(space, &[], |key, value| {
+                let whole = match space {
+                    // With the message, wherever it is.
+                    Space::Queues => recover::place_of(key, value, |id| recover::body_of(other, id)).is_ok(),
+                    _ => Reader::open(key, value).is_ok(),
+                };
+                if whole {
+                    batch.insert(self, Key { space, bytes: key.into() }, value.into());
+                    held += 1;
+                }
+                if held == BATCH {
+                    held = 0;
+                    written = std::mem::replace(&mut batch, self.batch(BATCH)).commit(Depth::System);
+                }
+                written.is_ok()
+            });
+            written?;
+            batch.commit(Depth::Disk)?;
+        }
+        Ok(())
     }
 
     /// Writes what the journal of a lost database holds. The spaces were made in the same order, so they have the same

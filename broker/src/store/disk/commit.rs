@@ -3,10 +3,10 @@
 //! it never tries again on a handle that failed.
 
 use super::{
-    Inbox, Pending, Shared, Sync,
+    Inbox, OnDamage, Pending, Shared, Sync,
     base::{Base, Depth, EngineError},
     group::{Group, Index, Past},
-    instant, journal, recover,
+    instant, journal, rebuild, recover,
 };
 use crate::{
     link::{Lsn, Subscription},
@@ -65,12 +65,12 @@ enum Search {
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, base: Arc<Base>, index: Index) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, base: Option<Arc<Base>>, index: Index) -> Self {
         let (unknown, last_sync) = (Lsn::default(), Duration::ZERO);
         Self {
             shared,
             index,
-            base: Some(base),
+            base,
             unknown,
             last_sync,
             released: 0,
@@ -362,7 +362,16 @@ impl Committer {
     /// A new handle, and what the database holds counted anew.
     fn reopen(&mut self) {
         let opened = self.shared.fail_point.check("open").and_then(|()| Base::open(&self.shared.folder.database()));
-        match opened.and_then(|base| Ok((recover::count(&base)?, base))) {
+        let counted = opened.and_then(|base| match recover::count(&base) {
+            Ok(index) => Ok((index, base)),
+            Err(_) if self.shared.settings.on_damage == OnDamage::Salvage => {
+                self.shared.damaged.fetch_add(1, Ordering::Relaxed);
+                let base = rebuild::rebuild(&self.shared.folder, base)?;
+                Ok((recover::count(&base)?, base))
+            }
+            Err(error) => Err(error),
+        });
+        match counted {
             Ok((index, base)) => {
                 self.index = index;
                 // What was removed before is not known any more: if there is no space, it is to be sought.

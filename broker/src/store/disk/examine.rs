@@ -3,7 +3,7 @@
 use super::{
     Flaw, OpenError,
     base::Base,
-    folder, journal,
+    folder, journal, manifest,
     recover::{self, Found},
 };
 use crate::store::{Lying, Record, Recovery};
@@ -51,17 +51,24 @@ pub fn examine(folder: &Path) -> Result<Option<Examined>, OpenError> {
         let name = journal.path.file_name().unwrap_or_default();
         journal.mend_into(&copy.0.join(name)).map_err(failed(&copy.0))?;
     }
-    let found = match Base::open(&copy.0) {
-        Ok(base) => recover::read(&base, &mut Everything),
-        Err(error) => Found { unreadable: vec![error.to_string()], ..Found::default() },
-    };
+    let damaged = manifest::check(&database).map_err(failed(&database))?;
+    let mut unreadable: Vec<_> = damaged.iter().map(|manifest| manifest.file.display().to_string()).collect();
+    let mut found = Found::default();
+    // The engine breaks down over a manifest that cannot be.
+    if unreadable.is_empty() {
+        match Base::open(&copy.0) {
+            Ok(base) => found = recover::read(&base, &mut Everything),
+            Err(error) => unreadable.push(error.to_string()),
+        }
+    }
+    unreadable.append(&mut found.unreadable);
     let records = found.records - found.damaged.min(found.records);
     let bytes = folder::size_of(&database, &|_| true);
-    Ok(Some(Examined { flaws, unreadable: found.unreadable, records, damaged: found.damaged, bytes }))
+    Ok(Some(Examined { flaws, unreadable, records, damaged: found.damaged, bytes }))
 }
 
 /// Reads everything, and makes nothing of it.
-struct Everything;
+pub(super) struct Everything;
 
 impl Recovery for Everything {
     fn apply(&mut self, _: Record) {}

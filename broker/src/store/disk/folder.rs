@@ -8,6 +8,7 @@
 //! ├─ clean         there while the last server stopped in order
 //! ├─ reserve       space that is given up when there is no other
 //! ├─ db/           the engine's
+//! ├─ rebuilt/      what is good of a damaged one, until it takes its place
 //! └─ quarantine/   copies of what was damaged
 //! ```
 
@@ -71,12 +72,17 @@ impl Folder {
     pub(super) fn mark_in_use(&self) -> io::Result<()> {
         match fs::remove_file(self.path.join("clean")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => File::open(&self.path)?.sync_all(),
+            _ => self.sync(),
         }
     }
 
     pub(super) fn mark_clean(&self) -> io::Result<()> {
         write_synced(&self.path.join("clean"), b"")
+    }
+
+    /// The names in it are on disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
     }
 
     /// Puts a copy of a damaged file aside; gives its path.
@@ -179,7 +185,8 @@ pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes a file, and its name, to the disk.
+pub(super) fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(content)?;

@@ -83,6 +83,115 @@ fn a_database_that_cannot_be_opened_is_put_aside_and_its_journals_are_saved() {
     assert_eq!(scene.health().damaged, 1);
 }
 
+/// The folder that is kept for later versions: with tables, and with everything in it.
+fn kept() -> TempDir {
+    let copy = folder();
+    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kept/waystation-1"), copy.path());
+    copy
+}
+
+/// Files of the database in a folder whose path in it fits, and their lengths.
+fn files(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<(PathBuf, usize)> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.join("db")]);
+    while let Some(place) = folders.pop() {
+        for entry in fs::read_dir(place).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if fits(name.to_str().unwrap()) => {
+                    files.push((name.to_owned(), fs::metadata(&path).unwrap().len().try_into().unwrap()));
+                }
+                false => {}
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn flip(file: &Path, at: usize, bit: u8) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at] ^= 1 << bit;
+    fs::write(file, bytes).unwrap();
+}
+
+/// Opens it, reads everything, writes something and stops in order; what is in it then, and how much was damaged.
+fn through_a_start(dir: TempDir) -> (Examined, u64, TempDir) {
+    let scene = Scene::on(dir, Arc::new(ManualClock::default()), MEMORY);
+    let mut newcomer = scene.world.resident("newcomer");
+    subscribe(&mut newcomer, "t", Qos::AtLeastOnce);
+    scene.world.publish("t", "new", Qos::AtLeastOnce);
+    scene.sync();
+    forget(newcomer);
+    let damaged = scene.health().damaged;
+    scene.disk.close();
+    let closed = scene.copy();
+    let examined = examine(closed.path()).unwrap().unwrap();
+    (examined, damaged, closed)
+}
+
+#[test]
+fn one_flipped_bit_in_a_manifest_is_told_and_set_right() {
+    let whole = through_a_start(kept()).0;
+    assert_eq!((whole.damaged, whole.unreadable.len()), (0, 0));
+    let manifests = files(kept().path(), |path| path.contains("keyspaces") && !path.contains("tables"));
+    assert_eq!(manifests.len(), 12, "{manifests:?}");
+    for (n, (name, length)) in manifests.into_iter().enumerate() {
+        for at in [n % 8, length / 2 + n] {
+            let dir = kept();
+            // The last byte of the pointer says how the sum is made, and nobody asks it.
+            flip(&dir.path().join(&name), at.min(length - 2), 3);
+            assert_eq!(examine(dir.path()).unwrap().unwrap().unreadable.len(), 1, "{name:?} at {at}");
+            let refused = Disk::open(Settings { on_damage: OnDamage::Refuse, ..settings(dir.path()) }).unwrap_err();
+            assert!(matches!(&refused, OpenError::Damaged(why) if why.contains("keyspaces")), "{refused}");
+            let (found, damaged, dir) = through_a_start(dir);
+            assert_eq!((found.records, found.damaged, damaged), (whole.records, 0, 1), "{name:?} at {at}");
+            assert!(dir.path().join("quarantine").exists());
+        }
+    }
+}
+
+/// The engine gives up when it merges what is damaged: nothing could be written any more.
+#[test]
+fn a_bad_bit_in_a_table_costs_what_it_hits_and_the_rest_is_written_anew() {
+    let whole = through_a_start(kept()).0;
+    let tables = files(kept().path(), |path| path.contains("tables") && !path.contains("keyspaces/0/"));
+    assert!(tables.len() >= 5, "{tables:?}");
+    let mut hit = 0;
+    for (name, length) in tables {
+        for at in (0..4).map(|n| (length - 1) * n / 3) {
+            let dir = kept();
+            flip(&dir.path().join(&name), at, 2);
+            let refuses = match Disk::open(Settings { on_damage: OnDamage::Refuse, ..settings(dir.path()) }) {
+                Ok(_) => false,
+                Err(OpenError::Damaged(_)) => true,
+                Err(other) => panic!("{name:?} at {at} of {length}: {other}"),
+            };
+            let (found, damaged, dir) = through_a_start(dir);
+            assert_eq!((found.damaged, found.unreadable), (0, Vec::new()), "{name:?} at {at} of {length}");
+            assert!(found.records <= whole.records && (found.records == whole.records || damaged > 0));
+            assert_eq!(refuses, damaged > 0, "{name:?} at {at} of {length}");
+            assert_eq!(refuses, dir.path().join("quarantine").exists());
+            hit += usize::from(refuses);
+        }
+    }
+    assert!(hit > 5, "{hit} bits mattered");
+}
+
+#[test]
+fn a_database_that_was_written_anew_and_not_put_in_place_is_put_there() {
+    let dir = kept();
+    fs::rename(dir.path().join("db"), dir.path().join("rebuilt")).unwrap();
+    let whole = through_a_start(kept()).0;
+    let (found, damaged, dir) = through_a_start(dir);
+    assert_eq!((found.records, damaged), (whole.records, 0));
+    // One that was not finished goes.
+    copy_folder(&dir.path().join("db"), &dir.path().join("rebuilt"));
+    let (_, _, dir) = through_a_start(dir);
+    assert!(!dir.path().join("rebuilt").exists());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
@@ -94,17 +203,9 @@ proptest! {
         let scene = numbered(6);
         let killed = scene.copy();
         drop(scene);
-        let mut files = Vec::new();
-        let mut folders = vec![killed.path().join("db")];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { files.push(path) }
-            }
-        }
-        files.sort();
+        let files = files(killed.path(), |_| true);
         for (file, at, bit) in flips {
-            let file = &files[file.index(files.len())];
+            let file = &killed.path().join(&files[file.index(files.len())].0);
             let mut bytes = fs::read(file).unwrap();
             // Where there is something.
             let end = content_end(&bytes);

@@ -9,7 +9,7 @@ fn only_an_interval_syncs_by_itself_and_in_time() {
     for (sync, syncs) in [(Sync::Interval(EVERY), true), (Sync::Never, false)] {
         let dir = folder();
         let disk = Arc::new(Disk::open(Settings { sync, ..settings(dir.path()) }).unwrap());
-        let world = World::on_store(disk.clone(), Arc::default(), Limits::default());
+        let world = World::on_store(disk.clone(), Arc::default(), Limits::default(), MEMORY);
         let mut reader = world.resident("reader");
         subscribe(&mut reader, "t", Qos::AtLeastOnce);
         disk.rehearse_failure(Some("sync"));
@@ -33,7 +33,7 @@ fn only_an_interval_syncs_by_itself_and_in_time() {
         disk.close();
         let closed = folder();
         copy_folder(dir.path(), closed.path());
-        let scene = Scene::on(closed, Arc::default());
+        let scene = Scene::on(closed, Arc::default(), MEMORY);
         assert_eq!(waiting(&scene), ["kept"]);
     }
 }
