@@ -40,6 +40,22 @@ impl Broker {
         Ok(lsn)
     }
 
+    /// What names this server to other servers: a number made once and kept.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        const KIND: &str = "server";
+        let kept = self.kept(KIND).into_iter().next();
+        if let Some(identity) = kept.and_then(|(_, document)| String::from_utf8(document.to_vec()).ok()) {
+            return identity;
+        }
+        let identity = format!("{:016x}", fastrand::u64(..));
+        if self.keep(KIND, "identity", Some(identity.clone().into())).is_err() {
+            // It counts until the end of the process, as soon as the store writes again.
+            self.0.documents.lock().set(KIND.into(), "identity".into(), Some(identity.clone().into()));
+        }
+        identity
+    }
+
     /// All documents of a kind with their names, in the order of the names.
     #[must_use]
     pub fn kept(&self, kind: &str) -> Vec<(Box<str>, Bytes)> {

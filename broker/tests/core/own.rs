@@ -109,3 +109,40 @@ fn a_session_of_the_servers_own_may_change_hands() {
     let owner = world.broker.session(&ClientId::new("$webhook/a").unwrap()).unwrap().owner;
     assert_eq!(owner.as_deref(), Some("bert"));
 }
+
+#[test]
+fn a_servers_identity_is_its_own_and_stays() {
+    let world = World::new();
+    let identity = world.broker.identity();
+    assert_eq!(world.broker.identity(), identity);
+    assert_ne!(World::new().broker.identity(), identity);
+    world.store.sync();
+    assert_eq!(world.crash().broker.identity(), identity);
+    let world = World::new();
+    world.store.set_down(true);
+    assert_eq!(world.broker.identity(), world.broker.identity(), "also while it cannot be written");
+}
+
+#[test]
+fn the_servers_own_sessions_may_hold_more_than_clients() {
+    let world = World::with(|limits| (limits.max_queued_messages, limits.max_queued_bytes) = (2, 1_000));
+    let wish =
+        SessionOptions { max_queued_messages: Some(5), max_queued_bytes: Some(1_000_000), ..SessionOptions::default() };
+    for (id, held) in [("$bridge/a", 5), ("client", 2)] {
+        let hello = Hello {
+            start: Start::Resume,
+            expiry: u32::MAX,
+            options: wish,
+            ..Hello::new("test".into(), Peer::INTERNAL, ClientId::new(id))
+        };
+        let mut link = world.attach(hello).link;
+        link.subscribe(&[Subscription::new(Filter::parse(id).unwrap(), Qos::AtLeastOnce)], &mut Vec::new());
+        let mut publisher = world.broker.publisher(&"test".into(), Principal::server(), None);
+        for _ in 0..6 {
+            let payload = [0; 400];
+            publisher.stage(Publish::new(Topic::parse(id).unwrap(), &payload, Qos::AtLeastOnce), 0).unwrap();
+        }
+        publisher.flush(&mut Vec::new());
+        assert_eq!(world.broker.session(&ClientId::new(id).unwrap()).unwrap().queued, held, "{id}");
+    }
+}

@@ -16,10 +16,6 @@ use tokio::{
 use waystation_broker::{Broker, Reason};
 use waystation_kit::{BindError, Command, Context, Control, Gateway, InvalidConfig, ServeError, dead::DeadLetters};
 
-/// What the number that this server keeps for its bridges is kept as in the core's documents.
-const KIND: &str = "bridge";
-const SERVER: &str = "server";
-
 /// Sessions looked at in one go.
 const PAGE: usize = 256;
 
@@ -74,7 +70,7 @@ impl Gateway for Bridge {
 
     async fn bind(config: Config, cx: Context) -> Result<Self, BindError> {
         let named = |InvalidConfig { key, why }| BindError::Other { key: format!("gateways.{}.{key}", cx.name), why };
-        let server = server_name(&cx.broker);
+        let server: Arc<str> = cx.broker.identity().into();
         let settings = Settings::load(identified(config, &server)).map_err(named)?;
         let figures = Arc::new(Figures::new(&cx.name, &cx.broker));
         figures.bound_for(settings.url.to_string());
@@ -172,18 +168,4 @@ fn identified(config: Config, server: &str) -> Config {
         return Config { client_id, ..config };
     }
     config
-}
-
-/// What names this server to other bridges: a number made once and kept, by which a message that comes round is known.
-fn server_name(broker: &Broker) -> Arc<str> {
-    let kept = broker.kept(KIND).into_iter().find(|(name, _)| &**name == SERVER);
-    if let Some(text) = kept.as_ref().and_then(|(_, text)| std::str::from_utf8(text).ok()) {
-        return text.into();
-    }
-    let made = format!("{:016x}", fastrand::u64(..));
-    // While the store cannot write it counts until the end of the process.
-    if let Err(error) = broker.keep(KIND, SERVER, Some(made.clone().into())) {
-        tracing::warn!(%error, "the number that names this server to bridges is not kept");
-    }
-    made.into()
 }

@@ -10,15 +10,7 @@ use crate::{
     route::{Routes, Way, overlap},
 };
 use waystation_broker::Properties;
-
-/// The user property that names the server a message first crossed a bridge from.
-pub(crate) const ORIGIN: &str = "waystation-origin";
-
-/// The user property that counts the bridges a message has crossed.
-pub(crate) const HOPS: &str = "waystation-hops";
-
-/// What a far Waystation tells its subscriber, and nobody else's business.
-pub(crate) const MISSED: &str = "waystation-missed";
+use waystation_kit::names::{HOPS, MISSED, ORIGIN};
 
 /// Bridges a message may cross.
 pub(crate) const MOST_HOPS: u32 = 16;
@@ -61,25 +53,24 @@ impl<'a> Stamp<'a> {
         }
     }
 
-    /// What it is to say on the far side of a bridge of server `me`. `by_bridge`: it came here over another bridge of
-    /// `me`, which looked at it then.
-    pub(crate) fn outward(self, me: &'a str, by_bridge: bool) -> Result<Self, Round> {
-        if self.origin == Some(me) && !by_bridge {
-            return Err(Round);
-        }
-        self.crossed(me)
+    /// What it is to say on the far side of a bridge of server `me` to server `far`, where that is known. `by_bridge`: it
+    /// came here over another bridge of `me`, which looked at it then.
+    pub(crate) fn outward(self, me: &'a str, far: Option<&str>, by_bridge: bool) -> Result<Self, Round> {
+        let been_here = self.origin == Some(me) && !by_bridge;
+        let been_there = self.origin.is_some() && self.origin == far;
+        if been_here || been_there { Err(Round) } else { self.crossed(me) }
     }
 
-    /// What it is to say here, having come in over a bridge of server `me`.
-    pub(crate) fn inward(self, me: &'a str) -> Result<Self, Round> {
-        if self.origin == Some(me) { Err(Round) } else { self.crossed(me) }
+    /// What it is to say here, having come in over a bridge of server `me` from server `far`, where that is known.
+    pub(crate) fn inward(self, me: &'a str, far: Option<&'a str>) -> Result<Self, Round> {
+        if self.origin == Some(me) { Err(Round) } else { self.crossed(far.unwrap_or(me)) }
     }
 
-    fn crossed(self, me: &'a str) -> Result<Self, Round> {
+    fn crossed(self, first: &'a str) -> Result<Self, Round> {
         if self.hops >= MOST_HOPS {
             return Err(Round);
         }
-        Ok(Self { origin: self.origin.or(Some(me)), hops: self.hops + 1 })
+        Ok(Self { origin: self.origin.or(Some(first)), hops: self.hops + 1 })
     }
 }
 
@@ -116,20 +107,29 @@ mod tests {
 
     #[test]
     fn the_first_server_is_named_and_hops_are_counted() {
-        let here = stamp(&[("colour", "red")]).outward("a", false).unwrap();
+        let here = stamp(&[("colour", "red")]).outward("a", None, false).unwrap();
         assert_eq!(here, Stamp { origin: Some("a"), hops: 1 });
-        assert_eq!(here.inward("b"), Ok(Stamp { origin: Some("a"), hops: 2 }));
+        assert_eq!(here.inward("b", None), Ok(Stamp { origin: Some("a"), hops: 2 }));
         // Without a word from the far side we are the first that know of it.
-        assert_eq!(stamp(&[]).inward("b"), Ok(Stamp { origin: Some("b"), hops: 1 }));
+        assert_eq!(stamp(&[]).inward("b", None), Ok(Stamp { origin: Some("b"), hops: 1 }));
     }
 
     #[test]
     fn what_comes_back_to_its_origin_goes_no_further() {
         let round = stamp(&[(ORIGIN, "a"), (HOPS, "2")]);
-        assert_eq!(round.inward("a"), Err(Round));
-        assert_eq!(round.outward("a", false), Err(Round));
+        assert_eq!(round.inward("a", None), Err(Round));
+        assert_eq!(round.outward("a", None, false), Err(Round));
         // Stamped here when it came in over another bridge.
-        assert_eq!(stamp(&[(ORIGIN, "a"), (HOPS, "1")]).outward("a", true).map(|stamp| stamp.hops), Ok(2));
+        assert_eq!(stamp(&[(ORIGIN, "a"), (HOPS, "1")]).outward("a", None, true).map(|stamp| stamp.hops), Ok(2));
+    }
+
+    #[test]
+    fn a_far_side_that_is_known_is_not_sent_what_it_has_sent() {
+        let theirs = stamp(&[]).inward("a", Some("b")).unwrap();
+        assert_eq!(theirs, Stamp { origin: Some("b"), hops: 1 });
+        assert_eq!(theirs.outward("a", Some("b"), true), Err(Round));
+        assert_eq!(theirs.outward("a", Some("c"), true), Ok(Stamp { origin: Some("b"), hops: 2 }));
+        assert_eq!(stamp(&[]).outward("a", Some("b"), false), Ok(Stamp { origin: Some("a"), hops: 1 }));
     }
 
     #[test]
@@ -138,7 +138,9 @@ mod tests {
             let names: Vec<String> = (0..servers).map(|n| n.to_string()).collect();
             // It came from elsewhere, so that no server of the ring is its origin.
             let (mut now, mut at, mut crossed) = (stamp(&[(ORIGIN, "elsewhere")]), 0, 0);
-            while let Ok(next) = now.outward(&names[at], false).and_then(|now| now.inward(&names[(at + 1) % servers])) {
+            while let Ok(next) =
+                now.outward(&names[at], None, false).and_then(|now| now.inward(&names[(at + 1) % servers], None))
+            {
                 (now, at, crossed) = (next, (at + 1) % servers, crossed + 1);
                 assert!(crossed <= MOST_HOPS, "{servers} servers");
             }
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_count_that_is_none_has_gone_far_enough() {
-        assert_eq!(stamp(&[(HOPS, "many")]).outward("a", false), Err(Round));
-        assert_eq!(stamp(&[(HOPS, "-1")]).inward("a"), Err(Round));
+        assert_eq!(stamp(&[(HOPS, "many")]).outward("a", None, false), Err(Round));
+        assert_eq!(stamp(&[(HOPS, "-1")]).inward("a", None), Err(Round));
     }
 }

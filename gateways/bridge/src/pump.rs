@@ -75,7 +75,7 @@ pub(crate) struct Pump {
 pub(crate) struct Parties {
     pub(crate) settings: Arc<Settings>,
     pub(crate) figures: Arc<Figures>,
-    /// What names this server in [`crate::loops::ORIGIN`].
+    /// What names this server in [`waystation_kit::names::ORIGIN`].
     pub(crate) server: Arc<str>,
     /// Inward routes to subscribe to, by their places.
     pub(crate) wanted: Vec<usize>,
@@ -135,7 +135,7 @@ impl Pump {
         let keep_alive_s = welcome.terms.keep_alive_s.unwrap_or(config.keep_alive_s);
         let mut this = Self {
             outward: Outward::new(&settings.routes, welcome, &server, link.client_id(), attached.resumed),
-            inward: Inward::new(&settings, &server, limits),
+            inward: Inward::new(&settings, &server, welcome, limits),
             link,
             dialect,
             figures,

@@ -8,7 +8,7 @@ pub(crate) use frame::{Framing, frame};
 
 use crate::{config::Protocol, loops::Stamp};
 use bytes::{Bytes, BytesMut};
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, sync::Arc};
 use waystation_broker::{Properties, Qos};
 
 /// The largest packet there can be (MQTT 5.0 §2.1.4), its fixed header included.
@@ -69,6 +69,8 @@ pub(crate) struct Hello<'a> {
     pub(crate) receive_maximum: u16,
     /// Largest packet towards us.
     pub(crate) maximum_packet: u32,
+    /// What names this server among those with bridges.
+    pub(crate) server: &'a str,
     /// Published as retained `0` when we are gone.
     pub(crate) state_topic: Option<&'a str>,
 }
@@ -129,6 +131,8 @@ pub(crate) enum Heard {
 pub(crate) struct Welcome {
     /// The far side has our session.
     pub(crate) session_present: bool,
+    /// What names it among servers with bridges, where it has such a name.
+    pub(crate) server: Option<Arc<str>>,
     pub(crate) terms: Terms,
 }
 

@@ -125,6 +125,7 @@ impl Work {
             clean_start: config.clean_start,
             receive_maximum: limits.receive_maximum,
             maximum_packet: limits.max_packet_size,
+            server: &self.server,
             state_topic: Some(config.state_topic.as_str()).filter(|topic| !topic.is_empty()),
         }
     }

@@ -10,6 +10,7 @@ pub mod dead;
 pub mod gateway;
 pub mod held;
 pub mod loops;
+pub mod names;
 pub mod registry;
 pub mod tls;
 pub mod wheel;

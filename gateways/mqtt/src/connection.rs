@@ -108,7 +108,7 @@ struct Burst<'a> {
 impl Connection {
     /// A connection whose CONNACK waits for the session to be safe.
     pub(crate) fn new(terms: &Terms, attached: Attached, broker: &Broker, out: &mut Vec<u8>) -> Self {
-        let connack = handshake::welcome(terms, &attached, broker.limits());
+        let connack = handshake::welcome(terms, &attached, broker);
         let mut this = Self {
             link: attached.link,
             keep_alive: KeepAlive::new(terms.keep_alive, broker.now()),

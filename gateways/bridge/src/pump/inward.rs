@@ -2,14 +2,15 @@
 
 use crate::{
     config::Protocol,
-    loops::{self, HOPS, MISSED, ORIGIN, Round, Stamp},
-    remote::{Answer, Arrival, Dialect, Framing, Heard, frame},
+    loops::{self, Round, Stamp},
+    remote::{Answer, Arrival, Dialect, Framing, Heard, Welcome, frame},
     route::{self, Routes},
     settings::Settings,
 };
 use bytes::{Buf, BytesMut};
 use std::{collections::VecDeque, num::NonZeroU16, sync::Arc};
 use waystation_broker::{Limits, Link, Lsn, Outcome, Properties, Publish, Qos, Receipt, Refused};
+use waystation_kit::names::{HOPS, MISSED, ORIGIN};
 
 /// First four bits of a PUBLISH.
 const PUBLISH: u8 = 3;
@@ -23,6 +24,8 @@ pub(super) struct Inward {
     routes: Arc<Routes>,
     /// Set where messages say where they came from: over MQTT 5.
     server: Option<Arc<str>>,
+    /// The far side, where it has such a name.
+    far: Option<Arc<str>>,
     limits: Limits,
     /// This burst's publications of QoS 1 and 2, in order.
     staged: Vec<Staged>,
@@ -56,11 +59,12 @@ enum Fate {
 }
 
 impl Inward {
-    pub(super) fn new(settings: &Settings, server: &Arc<str>, limits: Limits) -> Self {
+    pub(super) fn new(settings: &Settings, server: &Arc<str>, welcome: &Welcome, limits: Limits) -> Self {
         Self {
             name: settings.config.name.as_str().into(),
             routes: settings.routes.clone(),
             server: (settings.config.protocol == Protocol::V5).then(|| server.clone()),
+            far: welcome.server.clone(),
             limits,
             staged: Vec::new(),
             receipts: Vec::new(),
@@ -156,7 +160,7 @@ impl Inward {
         // A far side that keeps our session may still send for a route that is gone.
         let Ok(way) = route::find(&self.routes.inward, name, &mut self.topic) else { return Ok(false) };
         let properties = match &self.server {
-            Some(server) => match stamped(arrival.properties.as_ref(), server, &self.name) {
+            Some(server) => match stamped(arrival.properties.as_ref(), server, self.far.as_deref(), &self.name) {
                 Ok(properties) => Some(Box::new(properties)),
                 Err(Round) => return Ok(false),
             },
@@ -237,10 +241,10 @@ fn answer(qos: Qos) -> Answer {
 
 /// A message's properties as they are to be kept here: with the stamps of this crossing, and without what is between
 /// the far side and us.
-fn stamped(said: Option<&Properties>, server: &str, bridge: &str) -> Result<Properties, Round> {
+fn stamped(said: Option<&Properties>, server: &str, far: Option<&str>, bridge: &str) -> Result<Properties, Round> {
     let user = said.map(|said| said.user.as_slice()).unwrap_or_default();
     let pairs = || user.iter().map(|(name, value)| (&**name, &**value));
-    let stamp = Stamp::of(pairs()).inward(server)?;
+    let stamp = Stamp::of(pairs()).inward(server, far)?;
     for (_, missed) in pairs().filter(|(name, _)| *name == MISSED) {
         tracing::warn!(bridge, missed = %missed.escape_debug(), "the far side lost messages that were meant for us");
     }

@@ -21,6 +21,8 @@ pub(super) struct Outward {
     /// The far side has what it knew of our session.
     remembered: bool,
     server: Arc<str>,
+    /// The far side's name among servers with bridges.
+    far: Option<Arc<str>>,
     own: Option<ClientId>,
     /// There may be messages to send again.
     resending: bool,
@@ -63,6 +65,7 @@ impl Outward {
             terms: welcome.terms.clone(),
             remembered: welcome.session_present,
             server: server.clone(),
+            far: welcome.server.clone(),
             own: own.cloned(),
             resending: resumed,
             in_flight: 0,
@@ -127,7 +130,8 @@ impl Outward {
         }
         let Some(way) = self.naming.find(&self.routes, message.topic().as_str()) else { return self.pass_by(delivery) };
         let by_bridge = publisher.is_some_and(|client| client.as_str().starts_with(SESSIONS));
-        let Ok(stamp) = Stamp::stored(message.properties()).outward(&self.server, by_bridge) else {
+        let said = Stamp::stored(message.properties());
+        let Ok(stamp) = said.outward(&self.server, self.far.as_deref(), by_bridge) else {
             return self.pass_by(delivery);
         };
         let way = &self.routes.outward[way];

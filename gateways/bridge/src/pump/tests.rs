@@ -5,7 +5,6 @@ mod far;
 use super::*;
 use crate::{
     config::Protocol,
-    loops::{HOPS, MISSED, ORIGIN},
     remote::{Terms, dialect},
     settings::session_id,
     work::{attach, letters, prepare},
@@ -17,7 +16,11 @@ use waystation_broker::{
     Parts, Peer, Pick, Principal, Properties, Publish, SessionOptions, Start, Subscription, Taken, Topic,
     store::{Memory, Store, rehearsal::Rehearsal},
 };
-use waystation_kit::{Remote, contract::Scene};
+use waystation_kit::{
+    Remote,
+    contract::Scene,
+    names::{HOPS, MISSED, ORIGIN},
+};
 
 const BOTH: [Protocol; 2] = [Protocol::V311, Protocol::V5];
 
@@ -93,8 +96,11 @@ impl Site {
     }
 
     async fn reach(&self, session_present: bool, terms: Terms, wanted: Vec<usize>) -> Talk {
+        self.welcomed(Welcome { session_present, server: None, terms }, wanted).await
+    }
+
+    async fn welcomed(&self, welcome: Welcome, wanted: Vec<usize>) -> Talk {
         let protocol = self.settings.config.protocol;
-        let welcome = Welcome { session_present, terms };
         let attached = attach(&self.scene.cx, &self.settings, welcome.terms.receive_maximum).await.unwrap();
         let parties = Parties {
             settings: self.settings.clone(),
@@ -438,6 +444,24 @@ async fn stamps_are_written_counted_and_obeyed() {
     let stamps: Vec<_> = messages.iter().map(|message| crate::loops::Stamp::stored(message.properties())).collect();
     assert_eq!((stamps[0].origin, stamps[0].hops), (Some("here"), 1));
     assert_eq!((stamps[1].origin, stamps[1].hops), (Some("there"), 5));
+}
+
+#[tokio::test]
+async fn a_far_side_that_says_who_it_is_is_not_sent_what_began_there() {
+    let site = Site::new(Protocol::V5).await;
+    let mut link = site.listener("app", "down/#", SessionOptions::default()).await;
+    let welcome = Welcome { session_present: true, server: Some("there".into()), terms: Terms::default() };
+    let mut talk = site.welcomed(welcome, Vec::new()).await;
+    for origin in ["there", "elsewhere"] {
+        let user = vec![(ORIGIN.into(), origin.into()), (HOPS.into(), "1".into())];
+        let properties = Some(Box::new(Properties { user, ..Properties::default() }));
+        site.publish_as(Some("s"), "up/a", origin, Qos::AtLeastOnce, |message| message.properties = properties);
+    }
+    assert_eq!(talk.published().await, [("elsewhere".to_owned(), 2, false)]);
+    assert_eq!(site.status().queued, 1);
+    talk.hear(Say::publish("site/down/x", "in", 1, 1));
+    let messages = heard(&mut link);
+    assert_eq!(crate::loops::Stamp::stored(messages[0].properties()).origin, Some("there"));
 }
 
 #[tokio::test]

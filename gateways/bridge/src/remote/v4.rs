@@ -83,7 +83,7 @@ impl Dialect for V4 {
         Ok(match packet {
             Packet::ConnAck(ack) => Heard::ConnAck(match ack.code {
                 ConnectReturnCode::Success => {
-                    Ok(Welcome { session_present: ack.session_present, terms: Terms::default() })
+                    Ok(Welcome { session_present: ack.session_present, server: None, terms: Terms::default() })
                 }
                 code => {
                     Err(NotWelcome { why: in_words(&code), for_good: code != ConnectReturnCode::ServiceUnavailable })

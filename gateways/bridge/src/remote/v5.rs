@@ -4,7 +4,7 @@ use super::{
     Answer, Arrival, Dialect, Heard, Hello, LARGEST_PACKET, LONGEST_TEXT, NotWelcome, Parcel, Terms, Unwritable,
     Verdict, Welcome, Wish, in_words, written,
 };
-use crate::loops::{self, HOPS, ORIGIN, Stamp};
+use crate::loops::{self, Stamp};
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::{
     QoS,
@@ -16,6 +16,7 @@ use rumqttc::v5::mqttbytes::{
 };
 use std::{fmt::Write, num::NonZeroU16};
 use waystation_broker::{Properties, Qos};
+use waystation_kit::names::{HOPS, ORIGIN};
 
 /// Writes one publication after the other from the same place.
 #[derive(Default)]
@@ -30,6 +31,8 @@ impl Dialect for V5 {
         properties.session_expiry_interval = (!hello.clean_start).then_some(u32::MAX);
         properties.receive_maximum = Some(hello.receive_maximum);
         properties.max_packet_size = Some(hello.maximum_packet);
+        // A far Waystation answers with who it is; to others it says nothing.
+        properties.user_properties = vec![(ORIGIN.to_owned(), hello.server.to_owned())];
         let connect = Connect {
             keep_alive: hello.keep_alive_s,
             client_id: hello.client_id.to_owned(),
@@ -156,8 +159,10 @@ fn welcome(ack: ConnAck) -> Result<Welcome, NotWelcome> {
         ];
         return Err(NotWelcome { why: with_text(in_words(&code), text), for_good: !passing.contains(&code) });
     }
+    let server = properties.iter().flat_map(|properties| &properties.user_properties);
+    let server = server.clone().find(|(name, _)| name == ORIGIN).map(|(_, value)| value.as_str().into());
     let terms = properties.map_or_else(Terms::default, |properties| terms(&properties));
-    Ok(Welcome { session_present, terms })
+    Ok(Welcome { session_present, server, terms })
 }
 
 fn terms(properties: &ConnAckProperties) -> Terms {

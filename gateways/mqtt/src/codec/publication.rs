@@ -8,7 +8,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use waystation_broker::{Properties, Qos};
 
 /// The user property that tells a client how many messages it missed; only the server says it.
-pub const MISSED: &str = "waystation-missed";
+pub use waystation_kit::names::MISSED;
 
 /// A message to be sent, in the core's terms. Before MQTT 5 everything from `properties` to `missed` is left out.
 ///

@@ -1,13 +1,18 @@
 //! CONNECT and CONNACK (MQTT 5.0 §3.1, §3.2): from a client's first packet to what the core is asked, and from the
 //! core's answer to the client's.
 
-use crate::codec::{self, ConnAck, ConnAckProperties, Connect, DecodeError, Malformation, ReasonCode, Version};
+use crate::codec::{
+    self, ConnAck, ConnAckProperties, Connect, DecodeError, Malformation, ReasonCode, UserProperties, Version,
+};
 use bytes::Bytes;
 use std::{
     num::{NonZeroU16, NonZeroU32},
     sync::Arc,
 };
-use waystation_broker::{Attached, ClientId, Credentials, Hello, Limits, Peer, Refusal, Start, Topic, WhileAway, Will};
+use waystation_broker::{
+    Attached, Broker, ClientId, Credentials, Hello, Limits, Peer, Refusal, Start, Topic, WhileAway, Will,
+};
+use waystation_kit::names::ORIGIN;
 
 /// Characters.
 const LONGEST_3_1_CLIENT_ID: usize = 23;
@@ -34,6 +39,8 @@ pub(crate) struct Terms {
     pub(crate) client_aliases: u16,
     /// The client brought no id.
     assigned: Option<ClientId>,
+    /// The client is a bridge, which wants to know whom it has reached.
+    is_bridge: bool,
 }
 
 /// A client that does not get in, and what it is told.
@@ -78,7 +85,10 @@ pub(crate) fn refuse(terms: &Terms, refusal: &Refusal) -> TurnedAway {
 }
 
 /// The CONNACK of a client that is in: what it got, and what is limited.
-pub(crate) fn welcome(terms: &Terms, attached: &Attached, limits: &Limits) -> Vec<u8> {
+pub(crate) fn welcome(terms: &Terms, attached: &Attached, broker: &Broker) -> Vec<u8> {
+    let limits = broker.limits();
+    let identity = terms.is_bridge.then(|| broker.identity());
+    let user = identity.as_deref().map(|identity| [(ORIGIN, identity)]);
     let lowered = |available: bool| (!available).then_some(false);
     let properties = ConnAckProperties {
         session_expiry: (attached.expiry != terms.expiry).then_some(attached.expiry),
@@ -92,6 +102,7 @@ pub(crate) fn welcome(terms: &Terms, attached: &Attached, limits: &Limits) -> Ve
         subscription_identifier_available: lowered(limits.subscription_identifiers),
         shared_subscription_available: lowered(limits.shared_subscriptions),
         server_keep_alive: terms.keep_alive_lowered.then_some(terms.keep_alive),
+        user: UserProperties::new(user.as_ref().map_or(&[], |user| user.as_slice())),
         ..ConnAckProperties::default()
     };
     encode(terms.version, &ConnAck { session_present: attached.resumed, reason: ReasonCode::SUCCESS, properties })
@@ -142,6 +153,7 @@ fn read(
         client_maximum: client_maximum(connect),
         client_aliases: properties.topic_alias_maximum.unwrap_or(0),
         assigned: assigned.filter(|_| connect.version == Version::V5),
+        is_bridge: properties.user.iter().any(|(name, _)| name == ORIGIN),
     };
     Ok(Knock { hello, terms })
 }

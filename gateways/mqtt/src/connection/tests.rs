@@ -3,7 +3,7 @@
 use super::{Connection, Scratch, handshake};
 use crate::codec::{
     self, Ack, AckProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Filters, Packet, Publish,
-    PublishProperties, ReasonCode, Subscribe, SubscribeTo, Version, Will,
+    PublishProperties, ReasonCode, Subscribe, SubscribeTo, UserProperties, Version, Will,
 };
 use std::{
     future::Future,
@@ -568,4 +568,22 @@ fn a_connection_is_small() {
         size_of::<crate::driver::Drive<tokio::net::TcpStream>>()
     );
     assert!(size <= 400, "{size}");
+}
+
+#[test]
+fn a_bridge_that_says_where_it_comes_from_is_told_whom_it_has_reached() {
+    let server = Server::new(Limits::default());
+    let told = |connect: &Connect<'_>| {
+        let mut told = Vec::new();
+        server.try_connect(connect).unwrap().expect(|packet| {
+            let Packet::ConnAck(ack) = packet else { panic!("{packet:?}") };
+            told.extend(ack.properties.user.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        });
+        told
+    };
+    let pairs = [("waystation-origin", "there")];
+    let properties = ConnectProperties { user: UserProperties::new(&pairs), ..ConnectProperties::default() };
+    let bridge = Connect { properties, ..Connect::new(Version::V5, "site-b") };
+    assert_eq!(told(&bridge), [("waystation-origin".to_owned(), server.broker.identity())]);
+    assert_eq!(told(&Connect::new(Version::V5, "somebody")), []);
 }
