@@ -108,7 +108,7 @@ fn every_message_goes_from_every_road_to_every_road_with_its_qos() {
     for to in ROADS {
         for from in ROADS {
             for qos in [0, 1, 2] {
-                // mqtt-sn-12 does not answer a message of QoS 2 that it receives.
+                // mqtt-sn-12 does not acknowledge what it receives.
                 if (to, qos) == (Road::PythonSn, 2) {
                     continue;
                 }
@@ -119,6 +119,33 @@ fn every_message_goes_from_every_road_to_every_road_with_its_qos() {
                 assert_eq!(listener.hears(), expected);
                 curl(&server, "/v1/sessions/to", &["-X", "DELETE"]);
             }
+        }
+    }
+}
+
+#[test]
+fn every_qos_of_foreign_boards_meets_every_qos_of_mqtt() {
+    let server = Server::start_with("[gateways.mqtt_sn]\npredefined_topics = { 1 = \"readings/1\" }\n", &[]);
+    for wanted in ["0", "1", "2"] {
+        for (topic, name, said) in
+            [("k1", "k1", "-1"), ("1", "readings/1", "-1"), ("k1", "k1", "0"), ("k1", "k1", "1"), ("k1", "k1", "2")]
+        {
+            let subscriber = mosquitto_sub(&server, V5, &["-t", name, "-q", wanted, "-C", "1", "-F", "%q %p"]);
+            let action = if said == "-1" { "minus1" } else { "pub" };
+            python_board(&server, &[action, topic, said, "21"]).finish();
+            // QoS -1 is QoS 0 to everybody else.
+            let qos = said.min(wanted).replace("-1", "0");
+            assert_eq!(subscriber.finish(), [format!("{qos} 21")], "{said} to {wanted}");
+        }
+    }
+    for said in ["0", "1", "2"] {
+        for wanted in ["0", "1", "2"] {
+            let port = server.address("mqtt_sn").port().to_string();
+            let mut board = python("eclipse_board.py", 2, &[&port, "k1", wanted, "1"]);
+            board.says("subscribed");
+            mosquitto_pub(&server, V311, &["-t", "k1", "-q", said, "-m", "on"]);
+            let heard = format!("{} on", said.min(wanted));
+            assert_eq!(board.finish(), ["subscribed".to_owned(), heard], "{said} to {wanted}");
         }
     }
 }
@@ -181,6 +208,31 @@ fn what_a_sleeping_board_missed_waits_until_it_wakes() {
             assert_eq!((message.topic.as_str(), &message.payload[..]), (topic, payload.as_bytes()));
         }
     });
+}
+
+#[test]
+fn a_foreign_board_lives_through_will_wildcards_sleep_return_and_loss() {
+    let server = Server::start_with("[gateways.mqtt_sn]\npredefined_topics = { 900 = \"lights\" }\n", &[]);
+    let wills = mosquitto_sub(&server, V5, &["-t", "wills/#", "-C", "1", "-F", "%t %p"]);
+    let mut board = python("board_life.py", 2, &[&server.address("mqtt_sn").port().to_string()]);
+    board.says("subscribed");
+    let publish = |topic, payload| mosquitto_pub(&server, V311, &["-t", topic, "-q", "1", "-m", payload]);
+    for (topic, payload) in [("valves/7", "by wildcard"), ("lights", "by predefined id")] {
+        publish(topic, payload);
+        board.says(&format!("heard {payload}"));
+    }
+    board.says("asleep");
+    publish("valves/8", "asleep, a new topic");
+    publish("valves/7", "asleep, a known topic");
+    board.hears("");
+    board.says("back");
+    publish("valves/7", "not wanted any more");
+    board.hears("");
+    let heard = board.finish();
+    let asleep = ["heard asleep, a new topic", "heard asleep, a known topic"].map(str::to_owned);
+    assert!(heard.windows(2).any(|two| two == asleep), "{heard:?}");
+    assert!(!heard.concat().contains("not wanted"), "{heard:?}");
+    assert_eq!(wills.finish(), ["wills/life gone for good"]);
 }
 
 fn python_board(server: &Server, arguments: &[&str]) -> Program {
