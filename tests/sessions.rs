@@ -5,7 +5,10 @@ use crate::{
     harness::Server,
     wire::{self, SERVER_SHUTTING_DOWN, SESSION_TAKEN_OVER, Wire, reason},
 };
+use tokio::runtime::Runtime;
+use waystation_broker::Qos;
 use waystation_mqtt::codec::Version;
+use waystation_mqtt_sn::{Board, BoardError, Options};
 
 #[test]
 fn a_second_client_of_the_same_id_takes_over_and_the_first_is_told() {
@@ -79,6 +82,43 @@ fn a_session_walks_from_mqtt_to_rest_and_back_without_loss() {
         let rest = curl(server, "/v1/sessions/walker/messages?wait=20", &[]).json();
         assert_eq!(payloads(&rest), ["six"], "{rest}");
     });
+}
+
+#[test]
+fn a_session_walks_between_mqtt_and_mqtt_sn_and_each_takes_it_from_the_other() {
+    let server = Server::start();
+    let runtime = Runtime::new().unwrap();
+    let board = || {
+        let options = Options { clean_session: false, ..Options::new("walker") };
+        runtime.block_on(Board::connect(server.address("mqtt_sn"), options)).unwrap()
+    };
+    let publish = |qos, text| mosquitto_pub(&server, V5, &["-t", "road/1", "-q", qos, "-m", text]);
+    let mut first = board();
+    assert_eq!(runtime.block_on(first.subscribe("road/+", Qos::ExactlyOnce)).unwrap(), Qos::ExactlyOnce);
+
+    let mut client = Wire::open(&server);
+    // CONNECT of MQTT 3.1.1 that resumes.
+    client.send(b"\x10\x12\x00\x04MQTT\x04\x00\x00\x00\x00\x06walker");
+    assert_eq!(client.packet().unwrap(), [0x20, 0x02, 0x01, 0x00]);
+    assert!(matches!(runtime.block_on(first.receive()), Err(BoardError::Disconnected)));
+    publish("1", "by mqtt");
+    let message = client.packet().unwrap();
+    assert!(message[0] == 0x32 && message.ends_with(b"by mqtt"), "{message:02x?}");
+    client.send(&[0x40, 0x02, message[10], message[11]]);
+    publish("2", "half by mqtt");
+    let message = client.packet().unwrap();
+    assert!(message[0] == 0x34 && message.ends_with(b"half by mqtt"), "{message:02x?}");
+
+    let mut second = board();
+    assert!(client.ends().is_empty());
+    publish("1", "by mqtt-sn");
+    for (text, qos) in [("half by mqtt", Qos::ExactlyOnce), ("by mqtt-sn", Qos::AtLeastOnce)] {
+        let message = runtime.block_on(second.receive()).unwrap();
+        assert_eq!((&message.payload[..], message.qos, message.topic.as_str()), (text.as_bytes(), qos, "road/1"));
+    }
+    runtime.block_on(second.disconnect()).unwrap();
+    let read = curl(&server, "/v1/sessions/walker/messages", &[]);
+    assert_eq!(read.status, 204, "nothing is left: {read:?}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ use std::{
     future::poll_fn,
     net::IpAddr,
     sync::{
-        Arc, Weak,
+        Arc, LazyLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
@@ -475,6 +475,13 @@ impl Core {
 
     pub(crate) fn origin(&self, principal: &Principal, client: Option<ClientId>, session: u32) -> Arc<Origin> {
         Arc::new(Origin { client, principal: principal.clone(), session })
+    }
+
+    /// That of all the server says itself.
+    pub(crate) fn own_origin() -> Arc<Origin> {
+        static OWN: LazyLock<Arc<Origin>> =
+            LazyLock::new(|| Arc::new(Origin { client: None, principal: Principal::server(), session: 0 }));
+        OWN.clone()
     }
 }
 

@@ -107,8 +107,8 @@ impl Publisher {
 
     /// For what the server itself has to say.
     pub(crate) fn of_server(core: Arc<Core>) -> Self {
-        let traffic = core.gateways.none();
-        Self::sessionless(core, Principal::server(), None, traffic)
+        let (traffic, origin) = (core.gateways.none(), Core::own_origin());
+        Self { core, principal: Principal::server(), from: From::Passer { origin, traffic }, last: None, batch: None }
     }
 
     pub(crate) fn of_session(

@@ -175,7 +175,10 @@ impl Router {
         route.shared.iter_mut().for_each(|shared| shared.members.retain(may_receive));
         route.shared.retain(|shared| !shared.members.is_empty());
         let route = Arc::new(route);
-        self.remember(&route);
+        // The server's words about itself come seldom, and may be as many as there are clients.
+        if !topic.as_str().starts_with("$SYS/") {
+            self.remember(&route);
+        }
         route
     }
 

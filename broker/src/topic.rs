@@ -75,6 +75,11 @@ impl Topic {
     pub fn levels(&self) -> usize {
         levels(&self.0)
     }
+
+    /// The topic name, to be shared.
+    pub(crate) fn text(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 impl Filter {

@@ -58,7 +58,7 @@ impl Retained {
 
     /// Whether one more message of this cost may be kept.
     pub(crate) fn has_room(&self, message: &Message, limits: &Limits) -> bool {
-        let old = self.messages.get(&Key(message.topic().as_str().into())).map_or(0, |m| m.cost() as u64);
+        let old = self.messages.get(&Key(message.topic().text())).map_or(0, |m| m.cost() as u64);
         let count = self.len() as u64 + u64::from(old == 0);
         count <= u64::from(limits.max_retained_messages)
             && self.bytes - old + message.cost() as u64 <= limits.max_retained_bytes
@@ -72,7 +72,7 @@ impl Retained {
         }
         self.bytes += message.cost() as u64;
         self.transient += usize::from(message.is_transient());
-        let key = Key(message.topic().as_str().into());
+        let key = Key(message.topic().text());
         let old = self.messages.insert(key.clone(), message.clone());
         self.forget(&key, old);
         self.tell(message.topic().as_str());
@@ -147,7 +147,7 @@ impl Retained {
         mut visit: impl FnMut(&Message) -> bool,
     ) {
         let mut from = match after {
-            Some(topic) => Excluded(Key(topic.as_str().into())),
+            Some(topic) => Excluded(Key(topic.text())),
             None => match literal_prefix(pattern) {
                 "" => Unbounded,
                 prefix => Included(Key(prefix.into())),

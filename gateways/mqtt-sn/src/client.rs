@@ -18,6 +18,7 @@ mod subscribe;
 mod tests;
 mod will;
 
+pub(crate) use connect::client_id;
 pub use status::{Standing, Status};
 
 use crate::{
@@ -28,7 +29,6 @@ use crate::{
     topics::Topics,
 };
 use std::{
-    collections::VecDeque,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -52,10 +52,7 @@ pub struct Client {
     /// What the last answered CONNECT said.
     greeting: connect::Greeting,
     topics: Topics,
-    /// At most [`publish::MAX_STAGED`].
-    staged: Vec<publish::Staged>,
-    /// At most [`held::MAX_HELD`].
-    held: VecDeque<held::Held>,
+    owed: held::Owed,
     outgoing: Option<deliver::Outgoing>,
     next_msg_id: u16,
     /// Messages it may still get before it sleeps again.
@@ -132,8 +129,7 @@ impl Client {
             opening: None,
             greeting: connect::Greeting::default(),
             topics: Topics::default(),
-            staged: Vec::new(),
-            held: VecDeque::new(),
+            owed: held::Owed::default(),
             outgoing: None,
             next_msg_id: 0,
             left_of_visit: 0,
@@ -326,7 +322,7 @@ impl Client {
     /// Whether what it waits for is as little as it should be, between turns.
     #[cfg(test)]
     pub(crate) fn is_within_bounds(&self) -> bool {
-        self.held.len() <= held::MAX_HELD && self.staged.is_empty()
+        self.owed.held.len() <= held::MAX_HELD && self.owed.staged.is_empty()
     }
 
     fn detached(&mut self, reason: Reason, out: &mut Outbox) {
@@ -370,8 +366,7 @@ impl Client {
 
     /// Forgets what belonged to the connection.
     fn end_connection(&mut self) {
-        self.staged.clear();
-        self.held.clear();
+        self.owed = held::Owed::default();
         self.outgoing = None;
         self.patience = Duration::ZERO;
         self.timers = Timers::default();

@@ -8,7 +8,7 @@ mod tests;
 
 use crate::{
     address::Address,
-    client::{Client, Place, Way},
+    client::{Client, Place, Way, client_id},
     codec::{Packet, Publish, PublishQos, ReturnCode, decode},
     config::Rebind,
     outbox::Outbox,
@@ -20,7 +20,7 @@ use crate::{
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use std::{fmt::Display, future::Future, pin::Pin, sync::Arc, task::Context};
-use waystation_broker::{Attached, Broker, ClientId, Detach, Hello, Peer as From, Refusal, Time, Traffic};
+use waystation_broker::{Attached, Broker, Detach, Hello, Peer as From, Refusal, Time, Traffic};
 
 type Attaching = Pin<Box<dyn Future<Output = (Key, Result<Attached, Refusal>)> + Send>>;
 
@@ -164,9 +164,8 @@ impl Hub {
 
     /// Whether the board that is known there has another name than this, and this is one.
     fn is_another(&mut self, key: Key, id: &[u8]) -> bool {
-        let id = std::str::from_utf8(id).ok().and_then(ClientId::new);
         let before = self.peers.get(key).and_then(|peer| peer.client.id());
-        id.is_some() && before.is_some() && before != id.as_ref()
+        client_id(id).is_some_and(|id| before.is_some_and(|before| *before != id))
     }
 
     /// A PINGREQ names its board: that one, if it may be where this came from. It is moved there.

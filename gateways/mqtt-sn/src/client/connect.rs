@@ -39,12 +39,10 @@ impl Greeting {
 impl Client {
     pub(super) fn connect(&mut self, now: Time, connect: &Connect<'_>, out: &mut Outbox) {
         // §5.3.8: the only protocol id there is.
-        let id = std::str::from_utf8(connect.client_id).ok().and_then(ClientId::new);
-        let (1, Some(id)) = (connect.protocol_id, id) else {
+        let (1, Some(id)) = (connect.protocol_id, client_id(connect.client_id)) else {
             return self.send(out, &Packet::ConnAck(ReturnCode::NotSupported));
         };
         let greeting = Greeting { clean: connect.clean_session, will: connect.will, duration_s: connect.duration_s };
-        // Also while it is asked about its will once more.
         if self.opening.as_ref().is_some_and(|opening| opening.id == id && !opening.is_conversation()) {
             return; // Its repetition; the answer is on its way.
         }
@@ -158,10 +156,15 @@ impl Client {
 
     /// CONNACK, unless it waits for the store.
     pub(super) fn greet_again(&self, out: &mut Outbox) {
-        if !self.held.iter().any(|held| held.answer == Answer::ConnAck) {
+        if !self.owed.held.iter().any(|held| held.answer == Answer::ConnAck) {
             self.send(out, &Packet::ConnAck(ReturnCode::Accepted));
         }
     }
+}
+
+/// The client id that these bytes are; `None`: none that a board may have.
+pub(crate) fn client_id(bytes: &[u8]) -> Option<ClientId> {
+    std::str::from_utf8(bytes).ok().and_then(ClientId::new).filter(|id| !id.is_own())
 }
 
 fn code_of(refusal: &Refusal) -> ReturnCode {

@@ -28,9 +28,9 @@ const DUP: u8 = 0b1000_0000;
 #[derive(Debug)]
 pub(super) enum Outgoing {
     /// REGISTER, and what goes out after it.
-    Registering { datagram: Vec<u8>, topic_id: u16, msg_id: u16, then: Option<Refused> },
+    Registering { datagram: Box<[u8]>, topic_id: u16, msg_id: u16, then: Option<Box<Refused>> },
     /// PUBLISH. `registered`: it was refused for its topic id before.
-    Published { datagram: Vec<u8>, tag: Tag, topic: Topic, qos: Qos, registered: bool },
+    Published { datagram: Box<[u8]>, tag: Tag, topic: Topic, qos: Qos, registered: bool },
     /// PUBREC came; its PUBREL waits for the store, or for PUBCOMP.
     Releasing { tag: Tag, sent: bool },
 }
@@ -40,7 +40,7 @@ pub(super) enum Outgoing {
 pub(super) struct Refused {
     tag: Tag,
     qos: Qos,
-    datagram: Vec<u8>,
+    datagram: Box<[u8]>,
 }
 
 impl Client {
@@ -82,7 +82,7 @@ impl Client {
         self.settings.max_datagram.saturating_sub(wrapping)
     }
 
-    fn offer(&mut self, now: Time, topic: &Topic, then: Option<Refused>, out: &mut Outbox) {
+    fn offer(&mut self, now: Time, topic: &Topic, then: Option<Box<Refused>>, out: &mut Outbox) {
         let topic_id = self.topics.offer(topic);
         self.next_msg_id = self.next_msg_id.checked_add(1).unwrap_or(1);
         let msg_id = self.next_msg_id;
@@ -91,7 +91,7 @@ impl Client {
         if encode(&register, &mut datagram).is_ok() {
             out.push_bytes(&self.address, &datagram);
         }
-        self.outgoing = Some(Outgoing::Registering { datagram, topic_id, msg_id, then });
+        self.outgoing = Some(Outgoing::Registering { datagram: datagram.into(), topic_id, msg_id, then });
         self.await_answer(now);
     }
 
@@ -107,7 +107,7 @@ impl Client {
         }
         let Some(Outgoing::Registering { then, .. }) = self.outgoing.take() else { return };
         self.answered();
-        match then {
+        match then.map(|refused| *refused) {
             Some(Refused { tag, qos, mut datagram }) if code == ReturnCode::Accepted => {
                 rename(&mut datagram, id);
                 out.push_bytes(&self.address, &datagram);
@@ -141,7 +141,7 @@ impl Client {
         match code {
             ReturnCode::Accepted => self.settle(tag, Settle::Acknowledged),
             ReturnCode::InvalidTopicId if !registered => {
-                self.offer(now, &topic, Some(Refused { tag, qos, datagram }), out);
+                self.offer(now, &topic, Some(Box::new(Refused { tag, qos, datagram })), out);
             }
             _ => self.settle(tag, Settle::Rejected),
         }
@@ -279,6 +279,7 @@ impl Round<'_> {
             }
             self.out.push_bytes(self.to, &datagram);
             let topic = topic.clone();
+            let datagram = datagram.into();
             self.next =
                 Some(Next::Await(Outgoing::Published { datagram, tag, topic, qos: delivery.qos, registered: false }));
         } else {

@@ -1,15 +1,63 @@
 //! Acknowledgements that wait until what they speak of is safe.
 
-use super::{Client, State};
+use super::{Client, State, publish::Staged};
 use crate::{
     codec::{Packet, ReturnCode, SubAck},
     outbox::Outbox,
 };
+use std::{cell::RefCell, collections::VecDeque, ops::Deref};
 use waystation_broker::{Lsn, Time};
 
 /// Most acknowledgements held for one board, which should have one request open at a time (§6.12). More requests
 /// are answered with "congestion", or not at all.
 pub(super) const MAX_HELD: usize = 64;
+
+/// Lists that a loop keeps for the next board that has something to wait for.
+const POOLED: usize = 64;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "the boxes are what is lent")]
+    static POOL: RefCell<Vec<Box<Lists>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a board waits to hear. Most boards are silent most of the time, and then it takes no room.
+#[derive(Debug, Default)]
+pub(super) struct Owed(Option<Box<Lists>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    /// At most [`super::publish::MAX_STAGED`].
+    pub(super) staged: Vec<Staged>,
+    /// At most [`MAX_HELD`].
+    pub(super) held: VecDeque<Held>,
+}
+
+impl Owed {
+    /// The lists, to be added to.
+    pub(super) fn lists(&mut self) -> &mut Lists {
+        self.0.get_or_insert_with(|| POOL.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+
+    /// Gives up the room if nothing is left in it.
+    fn rest(&mut self) {
+        if let Some(lists) = self.0.take_if(|lists| lists.staged.is_empty() && lists.held.is_empty()) {
+            POOL.with_borrow_mut(|pool| {
+                if pool.len() < POOLED {
+                    pool.push(lists);
+                }
+            });
+        }
+    }
+}
+
+impl Deref for Owed {
+    type Target = Lists;
+
+    fn deref(&self) -> &Lists {
+        static NOTHING: Lists = Lists { staged: Vec::new(), held: VecDeque::new() };
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -44,21 +92,21 @@ pub(super) enum Answer {
 
 impl Client {
     pub(super) fn hold(&mut self, lsn: Lsn, answer: Answer) {
-        self.held.push_back(Held { lsn, answer });
+        self.owed.lists().held.push_back(Held { lsn, answer });
     }
 
     pub(super) fn is_held(&self, answer: Answer) -> bool {
-        self.held.iter().any(|held| held.answer == answer)
+        self.owed.held.iter().any(|held| held.answer == answer)
     }
 
     /// Sends what is safe by now, in order.
     pub(super) fn let_go(&mut self, now: Time, out: &mut Outbox) {
-        while let (Some(held), Some(link)) = (self.held.front(), &mut self.link) {
+        while let (Some(held), Some(link)) = (self.owed.held.front(), &mut self.link) {
             if !link.hold(held.lsn) {
                 return;
             }
             let answer = held.answer;
-            self.held.pop_front();
+            self.owed.lists().held.pop_front();
             let packet = match answer {
                 Answer::ConnAck => Packet::ConnAck(ReturnCode::Accepted),
                 Answer::PubAck { topic_id, msg_id } => Packet::PubAck { topic_id, msg_id, code: ReturnCode::Accepted },
@@ -75,11 +123,12 @@ impl Client {
             };
             self.send(out, &packet);
         }
+        self.owed.rest();
     }
 
     /// Whether messages may go to the board now.
     pub(super) fn takes_deliveries(&self) -> bool {
         // Nothing overtakes CONNACK or SUBACK: the board would not know the topic id.
-        matches!(self.state, State::Active | State::Awake) && self.outgoing.is_none() && self.held.is_empty()
+        matches!(self.state, State::Active | State::Awake) && self.outgoing.is_none() && self.owed.held.is_empty()
     }
 }

@@ -13,7 +13,7 @@ use std::{cell::RefCell, num::NonZeroU16};
 use waystation_broker::{Outcome, Publish as Message, Qos, Receipt, Topic};
 
 /// Most messages staged before they are routed.
-const MAX_STAGED: usize = 256;
+pub(super) const MAX_STAGED: usize = 256;
 
 thread_local! {
     /// Receipts of one flush; kept for the room it grew.
@@ -57,18 +57,18 @@ impl Client {
         };
         let staged = Staged { qos, topic_id: publish.topic.raw(), msg_id: publish.msg_id };
         if let Some(answer) = staged.answer()
-            && (self.is_held(answer) || self.staged.iter().any(|other| other.answer() == Some(answer)))
+            && (self.is_held(answer) || self.owed.staged.iter().any(|other| other.answer() == Some(answer)))
         {
             return Ok(()); // A repetition; the answer is on its way.
         }
         let topic = self.resolve(publish.topic).ok_or(ReturnCode::InvalidTopicId)?;
-        if self.staged.len() >= MAX_STAGED {
+        if self.owed.staged.len() >= MAX_STAGED {
             self.flush(out);
         }
         let Some(link) = &mut self.link else { return Ok(()) };
         // QoS 0 needs neither an answer nor, unless it is kept as state, the store.
         let answered = qos != Qos::AtMostOnce;
-        if answered && self.held.len() + self.staged.len() >= MAX_HELD
+        if answered && self.owed.held.len() + self.owed.staged.len() >= MAX_HELD
             || (answered || publish.retain) && !link.publisher().has_room()
         {
             return Err(ReturnCode::Congestion);
@@ -78,9 +78,9 @@ impl Client {
         if qos == Qos::ExactlyOnce {
             message.exactly_once = Some(NonZeroU16::new(publish.msg_id).ok_or(ReturnCode::NotSupported)?);
         }
-        let token = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
+        let token = u32::try_from(self.owed.staged.len()).unwrap_or(u32::MAX);
         link.publisher().stage(message, token).map_err(code_of)?;
-        self.staged.push(staged);
+        self.owed.lists().staged.push(staged);
         Ok(())
     }
 
@@ -95,14 +95,14 @@ impl Client {
 
     /// Routes what is staged, and holds or refuses.
     pub(super) fn flush(&mut self, out: &mut Outbox) {
-        if self.staged.is_empty() {
+        if self.owed.staged.is_empty() {
             return;
         }
-        let Some(link) = &mut self.link else { return self.staged.clear() };
+        let Some(link) = &mut self.link else { return self.owed.lists().staged.clear() };
         let mut receipts = RECEIPTS.take();
         let lsn = link.publisher().flush(&mut receipts);
         for receipt in receipts.drain(..) {
-            let staged = usize::try_from(receipt.token).ok().and_then(|at| self.staged.get(at).copied());
+            let staged = usize::try_from(receipt.token).ok().and_then(|at| self.owed.staged.get(at).copied());
             let Some(staged) = staged else { continue };
             match (receipt.outcome, staged.answer()) {
                 (Outcome::Accepted { .. } | Outcome::Duplicate, Some(answer)) => self.hold(lsn, answer),
@@ -113,14 +113,14 @@ impl Client {
                 _ => {}
             }
         }
-        self.staged.clear();
+        self.owed.lists().staged.clear();
         RECEIPTS.set(receipts);
     }
 
     /// PUBREL: the board may use the message id again.
     pub(super) fn release(&mut self, msg_id: u16, out: &mut Outbox) {
         let answer = Answer::PubComp { msg_id };
-        if self.is_held(answer) || self.held.len() >= MAX_HELD {
+        if self.is_held(answer) || self.owed.held.len() >= MAX_HELD {
             return; // It comes again.
         }
         let (Some(link), Some(packet_id)) = (&mut self.link, NonZeroU16::new(msg_id)) else {

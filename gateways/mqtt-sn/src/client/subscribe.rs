@@ -13,7 +13,7 @@ use waystation_broker::{Filter, Qos, Subscription, Topic};
 impl Client {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>, out: &mut Outbox) {
         let msg_id = subscribe.msg_id;
-        if self.held.len() >= MAX_HELD || self.is_subscribing(msg_id) {
+        if self.owed.held.len() >= MAX_HELD || self.is_subscribing(msg_id) {
             return; // It comes again, or the answer is on its way.
         }
         let refuse = |code| Packet::SubAck(SubAck { qos: Qos::AtMostOnce, topic_id: 0x0000, msg_id, code });
@@ -37,7 +37,7 @@ impl Client {
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>, out: &mut Outbox) {
         let msg_id = unsubscribe.msg_id;
         let answer = Answer::UnsubAck { msg_id };
-        if self.is_held(answer) || self.held.len() >= MAX_HELD {
+        if self.is_held(answer) || self.owed.held.len() >= MAX_HELD {
             return;
         }
         // UNSUBACK has no return code (§5.4.18): what cannot be a subscription is none any more.
@@ -50,7 +50,7 @@ impl Client {
     }
 
     fn is_subscribing(&self, msg_id: u16) -> bool {
-        self.held.iter().any(|held| matches!(held.answer, Answer::SubAck(ack) if ack.msg_id == msg_id))
+        self.owed.held.iter().any(|held| matches!(held.answer, Answer::SubAck(ack) if ack.msg_id == msg_id))
     }
 
     fn filter(&self, name: TopicName<'_>) -> Option<Filter> {

@@ -427,6 +427,26 @@ fn a_sleeper_that_does_not_acknowledge_is_left_alone_after_the_last_retry() {
     assert_eq!(to.says(&Packet::PingReq { client_id: b"to" }).len(), 1);
 }
 
+#[test]
+fn a_thousand_messages_wait_for_a_sleeper_and_not_one_is_discarded() {
+    let scene = Scene::new();
+    let (mut from, mut to, id) = sleeper(&scene, "to", Qos::AtLeastOnce);
+    for n in 1..=1_000_u16 {
+        let acknowledged = from.says(&publish(TopicRef::Normal(1), Qos::AtLeastOnce, n, &n.to_be_bytes()));
+        assert_eq!(acknowledged, text(&puback(1, n, ReturnCode::Accepted)));
+    }
+    let mut heard = to.says(&Packet::PingReq { client_id: b"to" });
+    for n in 1..=1_000_u16 {
+        assert_eq!(heard.len(), 1, "one at a time, and PINGRESP behind the last: {heard:?}");
+        let payload = n.to_be_bytes();
+        assert!(heard[0].contains(&format!("payload: [{}, {}]", payload[0], payload[1])), "{heard:?}");
+        let msg_id = heard[0].split("msg_id: ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+        heard = to.says(&puback(id, msg_id, ReturnCode::Accepted));
+    }
+    assert_eq!(heard, ["PingResp"]);
+    assert_eq!(scene.broker.metrics().dropped_total(), 0);
+}
+
 fn mortal(will: bool, clean_session: bool) -> Packet<'static> {
     Packet::Connect(Connect { will, clean_session, protocol_id: 1, duration_s: 10, client_id: b"w" })
 }

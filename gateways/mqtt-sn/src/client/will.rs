@@ -53,7 +53,7 @@ impl Client {
     }
 
     fn set_will(&mut self, will: Option<Will>, answer: Answer) -> Result<(), ReturnCode> {
-        if self.held.len() >= MAX_HELD {
+        if self.owed.held.len() >= MAX_HELD {
             return Err(ReturnCode::Congestion);
         }
         let Some(link) = &mut self.link else { return Ok(()) };
