@@ -2,6 +2,7 @@
 
 mod deliver;
 mod hold;
+mod replay;
 mod settle;
 mod subscribe;
 mod watch;

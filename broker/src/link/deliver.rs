@@ -1,4 +1,5 @@
-//! Handing out: from the session's queue, its resumed deliveries, and the retained tree, to a visitor that encodes.
+//! Handing out: from the session's queue, its resumed deliveries, and the retained tree (`replay`), to a visitor that
+//! encodes.
 
 use super::{Budget, Cursor, Delivery, Link, Pick, Stage, Tag, Taken};
 use crate::{
@@ -6,16 +7,13 @@ use crate::{
     link::Lsn,
     message::{Message, Qos},
     metrics::DropCause,
-    router::retained::Retained,
     session::{
         Account, State,
-        queue::{Entry, Footing, Identifiers, Lane},
+        queue::{Entry, Lane},
         signal::DELIVERABLE,
     },
     store::Record,
 };
-use parking_lot::RwLockReadGuard;
-use triomphe::ThinArc;
 
 impl Link {
     /// Shows up to `budget` deliveries to `visit`, in order, under the session's lock: encode and return. Never more
@@ -36,17 +34,17 @@ impl Link {
 }
 
 /// One call of `take`.
-struct Round<'a> {
-    link: &'a Link,
-    left: Budget,
+pub(super) struct Round<'a> {
+    pub(super) link: &'a Link,
+    pub(super) left: Budget,
     taken: usize,
     /// The visitor said stop.
-    over: bool,
+    pub(super) over: bool,
     /// Read when the first message with an expiry comes.
     now: Option<Time>,
     /// Read when the first kept message comes.
     durable: Option<Lsn>,
-    account: Account<'a>,
+    pub(super) account: Account<'a>,
 }
 
 impl Round<'_> {
@@ -57,11 +55,10 @@ impl Round<'_> {
         }
         if !guard.seldom.scans.is_empty() {
             drop(guard);
-            // The tree's lock comes before the session's.
-            let retained = self.link.core.retained.read();
-            let Some(again) = self.link.state() else { return 0 };
+            let Some(again) = self.with_retained(|round, retained, state| round.replay(retained, state, visit)) else {
+                return 0;
+            };
             guard = again;
-            self.replay(&retained, &mut guard, visit);
         }
         // The parts of the state are used side by side below.
         let state = &mut *guard;
@@ -127,107 +124,6 @@ impl Round<'_> {
         }
     }
 
-    /// Retained messages go straight from the tree: 20,000 of them would overflow any queue.
-    fn replay(
-        &mut self,
-        retained: &RwLockReadGuard<'_, Retained>,
-        state: &mut State,
-        visit: &mut impl FnMut(&Delivery<'_>) -> Taken,
-    ) {
-        let now = self.now();
-        while let Some(mut scan) = state.next_scan() {
-            let identifiers: Identifiers =
-                scan.subscription.identifier.map(|id| ThinArc::from_header_and_slice((), &[id]));
-            let mut finished = true;
-            let after = scan.after.take();
-            let mut reached = after.clone();
-            retained.scan(scan.subscription.filter.pattern(), after.as_ref(), now, |message| {
-                let qos = scan.subscription.qos.min(message.qos());
-                // What waits goes first when a session holds all it may.
-                let room = state.queued() < state.max_messages(&self.link.core.budget.limits) as usize;
-                let may_promise = room && state.window_open();
-                if !self.goes_on() || !self.fits(message.cost()) || (qos != Qos::AtMostOnce && !may_promise) {
-                    finished = false;
-                    return false;
-                }
-                let who = (self.link.principal(), self.link.client_id());
-                if state.came_live(scan.since, message) || !self.link.core.rights.may_read(who.0, who.1, message) {
-                    reached = Some(message.topic().clone());
-                    return true;
-                }
-                let entry = Entry {
-                    message: message.clone(),
-                    cursor: state.next_cursor(),
-                    identifiers: identifiers.clone(),
-                    lsn: Lsn::default(),
-                    group: 0,
-                    qos,
-                    retain: true,
-                    footing: Footing::Memory,
-                    redelivered: false,
-                };
-                let tag = (qos != Qos::AtMostOnce).then(|| state.inflight.next_tag());
-                let expiry = self.expiry_left(Some(message));
-                match visit(&delivery(&entry, tag, Stage::Offered, state.missed, expiry)) {
-                    Taken::Stop => {
-                        self.over = true;
-                        finished = false;
-                        return false;
-                    }
-                    taken => self.replayed(state, entry, taken),
-                }
-                reached = Some(message.topic().clone());
-                true
-            });
-            if !finished {
-                scan.after = reached;
-                state.seldom.change(|seldom| seldom.scans.push_front(scan));
-                return;
-            }
-        }
-    }
-
-    /// Accounts for a retained message as if it had gone through the queue.
-    fn replayed(&mut self, state: &mut State, entry: Entry, taken: Taken) {
-        let cost = entry.message.cost();
-        let (tagged, kept) = (entry.qos != Qos::AtMostOnce, self.link.kept());
-        if tagged && kept && taken == Taken::Sent {
-            // Journaled as if it had been queued: its identifier must be known after a restart.
-            self.account.records.push(Record::Stored {
-                message: entry.message.clone(),
-                places: vec![crate::store::Placed {
-                    session: self.link.session.key,
-                    cursor: entry.cursor,
-                    qos: entry.qos,
-                    retain: true,
-                    identifiers: entry.identifiers().into(),
-                    shared: None,
-                }],
-                incoming: None,
-                retained: false,
-            });
-        }
-        state.restore(entry, &mut self.account);
-        let lane = if tagged { Lane::Promised } else { Lane::Plain };
-        // It stands behind whatever waits: take it from there.
-        let Some(entry) = state.queue.pop_newest(lane) else { return };
-        if let Some(cause) = taken.drop_cause() {
-            state.drop_entry(&entry, cause, &mut self.account);
-            return;
-        }
-        self.count(cost);
-        state.told_of_missed(&mut self.account);
-        if tagged {
-            let tag = state.inflight.next_tag();
-            if kept {
-                self.account.records.push(Record::Sent(self.link.session.key, entry.cursor, tag));
-            }
-            state.inflight.push(entry);
-        } else {
-            state.count_delivered(&entry, &mut self.account);
-        }
-    }
-
     fn inflight(&mut self, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
         let Some(mut state) = self.link.state() else { return 0 };
         while self.goes_on() && state.may_send() {
@@ -274,8 +170,12 @@ impl Round<'_> {
     }
 
     fn oldest(&mut self, after: Cursor, visit: &mut impl FnMut(&Delivery<'_>) -> Taken) -> usize {
-        self.queue_retained();
         let Some(mut guard) = self.link.state() else { return 0 };
+        if !guard.seldom.scans.is_empty() {
+            drop(guard);
+            let Some(again) = self.with_retained(Self::queue_retained) else { return 0 };
+            guard = again;
+        }
         let state = &mut *guard;
         self.drop_spoilt(state, after);
         let mut shown = state.shown;
@@ -333,57 +233,6 @@ impl Round<'_> {
         self.taken
     }
 
-    /// For a road that reads by cursor, retained messages must have a place in the queue: as many as a page takes.
-    fn queue_retained(&mut self) {
-        if self.link.state().is_none_or(|state| state.seldom.scans.is_empty()) {
-            return;
-        }
-        let now = self.now();
-        let retained = self.link.core.retained.read();
-        let Some(mut guard) = self.link.state() else { return };
-        let state = &mut *guard;
-        let core = &self.link.core;
-        while let Some(mut scan) = state.next_scan() {
-            let identifiers = scan.subscription.identifier.map(|id| ThinArc::from_header_and_slice((), &[id]));
-            let mut finished = true;
-            let after = scan.after.take();
-            let mut reached = after.clone();
-            retained.scan(scan.subscription.filter.pattern(), after.as_ref(), now, |message| {
-                let room = state.queued() < (state.max_messages(&core.budget.limits) as usize).min(self.left.messages)
-                    && state.queued_bytes() < state.max_bytes(&core.budget.limits);
-                if !room {
-                    finished = false;
-                    return false;
-                }
-                reached = Some(message.topic().clone());
-                let may_read = || core.rights.may_read(self.link.principal(), self.link.client_id(), message);
-                if !state.came_live(scan.since, message) && may_read() {
-                    let qos = scan.subscription.qos.min(message.qos());
-                    let cursor = state.next_cursor();
-                    let identifiers = identifiers.clone();
-                    let entry = Entry {
-                        message: message.clone(),
-                        cursor,
-                        identifiers,
-                        lsn: Lsn::default(),
-                        group: 0,
-                        qos,
-                        retain: true,
-                        footing: Footing::Memory,
-                        redelivered: false,
-                    };
-                    state.restore(entry, &mut self.account);
-                }
-                true
-            });
-            if !finished {
-                scan.after = reached;
-                state.seldom.change(|seldom| seldom.scans.push_front(scan));
-                return;
-            }
-        }
-    }
-
     /// Before a page is shown, what may no longer be shown goes.
     fn drop_spoilt(&mut self, state: &mut State, after: Cursor) {
         let mut spoilt = Vec::new();
@@ -437,12 +286,12 @@ impl Round<'_> {
         self.link.core.rights.may_receive(self.link.principal(), self.link.client_id(), message.topic())
     }
 
-    fn now(&mut self) -> Time {
+    pub(super) fn now(&mut self) -> Time {
         *self.now.get_or_insert_with(|| self.link.core.clock.now())
     }
 
     /// Seconds left, rounded up: a message that is not expired has some left [MQTT-3.3.2-6].
-    fn expiry_left(&mut self, message: Option<&Message>) -> Option<u32> {
+    pub(super) fn expiry_left(&mut self, message: Option<&Message>) -> Option<u32> {
         let at = message?.expires()?;
         let left = at.since(self.now()).as_millis().div_ceil(1_000);
         Some(u32::try_from(left).unwrap_or(u32::MAX))
@@ -452,17 +301,17 @@ impl Round<'_> {
         lsn == Lsn::default() || lsn <= *self.durable.get_or_insert_with(|| self.link.core.store.durable())
     }
 
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         !self.over && self.left.messages > 0
     }
 
-    fn fits(&mut self, cost: usize) -> bool {
+    pub(super) fn fits(&mut self, cost: usize) -> bool {
         let fits = self.taken == 0 || cost <= self.left.bytes;
         self.over |= !fits;
         fits
     }
 
-    fn count(&mut self, cost: usize) {
+    pub(super) fn count(&mut self, cost: usize) {
         self.taken += 1;
         self.left.messages -= 1;
         self.left.bytes = self.left.bytes.saturating_sub(cost);
@@ -476,7 +325,13 @@ impl Round<'_> {
     }
 }
 
-fn delivery(entry: &Entry, tag: Option<Tag>, stage: Stage, missed: u64, expiry: Option<u32>) -> Delivery<'_> {
+pub(super) fn delivery(
+    entry: &Entry,
+    tag: Option<Tag>,
+    stage: Stage,
+    missed: u64,
+    expiry: Option<u32>,
+) -> Delivery<'_> {
     Delivery {
         message: &entry.message,
         qos: entry.qos,
