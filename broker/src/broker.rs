@@ -351,6 +351,20 @@ impl Broker {
         self.0.budget.bytes(0, 0)
     }
 
+    /// The largest backlogs there are, each of whichever named session has it.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        let sessions: Vec<_> = self.0.sessions.read().after(None).cloned().collect();
+        sessions.iter().fold(Backlog::default(), |most, session| {
+            let state = session.state.lock();
+            Backlog {
+                messages: most.messages.max(state.queued() as u64),
+                bytes: most.bytes.max(state.queued_bytes()),
+                oldest: most.oldest.into_iter().chain(state.oldest()).min(),
+            }
+        })
+    }
+
     /// Subscriptions of all sessions.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
@@ -519,6 +533,17 @@ impl Listener for Waiters {
             signal.raise(ROOM);
         }
     }
+}
+
+/// How far sessions are behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Most messages of one session: waiting, and handed out but not settled.
+    pub messages: u64,
+    /// Most bytes of one session.
+    pub bytes: u64,
+    /// When the broker took the oldest message that any of them holds.
+    pub oldest: Option<Time>,
 }
 
 /// Who would get a message.

@@ -26,7 +26,7 @@ pub mod topic;
 pub mod traffic;
 
 pub use access::{Action, AllowAll, Authenticate, Authorize, ClientId, Credentials, Grant, Peer, Principal, Refusal};
-pub use broker::{Audience, Broker, Parts, SessionInfo};
+pub use broker::{Audience, Backlog, Broker, Parts, SessionInfo};
 pub use clock::{Clock, ManualClock, SystemClock, Time};
 pub use drops::Dropped;
 pub use idempotency::{Answer, Idempotency};

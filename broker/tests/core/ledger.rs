@@ -8,15 +8,54 @@ use waystation_broker::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Attach { who: usize, clean: bool, window: u16, reject: bool },
-    Leave { who: usize },
-    Subscribe { who: usize, wide: bool, qos: u8 },
-    Unsubscribe { who: usize, wide: bool },
-    Publish { topic: usize, qos: u8, expires: bool, retain: bool },
-    Take { who: usize, most: usize },
-    Settle { who: usize, rejected: bool },
-    ReadAndSettle { who: usize, most: usize },
-    Advance { seconds: u64 },
+    Attach {
+        who: usize,
+        clean: bool,
+        window: u16,
+        reject: bool,
+    },
+    Leave {
+        who: usize,
+    },
+    Subscribe {
+        who: usize,
+        filter: usize,
+        qos: u8,
+    },
+    Unsubscribe {
+        who: usize,
+        filter: usize,
+    },
+    Publish {
+        topic: usize,
+        qos: u8,
+        expires: bool,
+        retain: bool,
+    },
+    /// QoS 2 from one of them, perhaps under an identifier that is not released.
+    PublishOnce {
+        who: usize,
+        id: u16,
+    },
+    Release {
+        who: usize,
+        id: u16,
+    },
+    Take {
+        who: usize,
+        most: usize,
+    },
+    Settle {
+        who: usize,
+        how: Settle,
+    },
+    ReadAndSettle {
+        who: usize,
+        most: usize,
+    },
+    Advance {
+        seconds: u64,
+    },
     TurnPages,
     Sync,
     Down(bool),
@@ -28,17 +67,30 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (who.clone(), any::<bool>(), 1u16..4, any::<bool>()).prop_map(|(who, clean, window, reject)| Step::Attach { who, clean, window, reject }),
         1 => who.clone().prop_map(|who| Step::Leave { who }),
-        3 => (who.clone(), any::<bool>(), 0u8..3).prop_map(|(who, wide, qos)| Step::Subscribe { who, wide, qos }),
-        1 => (who.clone(), any::<bool>()).prop_map(|(who, wide)| Step::Unsubscribe { who, wide }),
+        4 => (who.clone(), 0..FILTERS.len(), 0u8..3).prop_map(|(who, filter, qos)| Step::Subscribe { who, filter, qos }),
+        1 => (who.clone(), 0..FILTERS.len()).prop_map(|(who, filter)| Step::Unsubscribe { who, filter }),
+        2 => (who.clone(), 1u16..4).prop_map(|(who, id)| Step::PublishOnce { who, id }),
+        1 => (who.clone(), 1u16..4).prop_map(|(who, id)| Step::Release { who, id }),
         8 => (0usize..2, 0u8..3, any::<bool>(), any::<bool>()).prop_map(|(topic, qos, expires, retain)| Step::Publish { topic, qos, expires, retain }),
         5 => (who.clone(), 1usize..5).prop_map(|(who, most)| Step::Take { who, most }),
-        5 => (who.clone(), any::<bool>()).prop_map(|(who, rejected)| Step::Settle { who, rejected }),
+        5 => (who.clone(), settle_how()).prop_map(|(who, how)| Step::Settle { who, how }),
         2 => (who, 1usize..5).prop_map(|(who, most)| Step::ReadAndSettle { who, most }),
         1 => (0u64..20).prop_map(|seconds| Step::Advance { seconds }),
         2 => Just(Step::TurnPages),
         3 => Just(Step::Sync),
         1 => any::<bool>().prop_map(Step::Down),
         1 => Just(Step::Crash),
+    ]
+}
+
+/// QoS 2 in its two steps, or all at once.
+fn settle_how() -> impl Strategy<Value = Settle> {
+    prop_oneof![
+        2 => Just(Settle::Received),
+        2 => Just(Settle::Completed),
+        2 => Just(Settle::Acknowledged),
+        3 => Just(Settle::Done),
+        1 => Just(Settle::Rejected),
     ]
 }
 
@@ -79,6 +131,7 @@ fn memory() -> impl Strategy<Value = u64> {
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const TOPICS: [&str; 2] = ["x/1", "x/2"];
+const FILTERS: [&str; 4] = ["x/1", "x/#", "$share/g/x/#", "$share/g/x/2"];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
@@ -103,11 +156,20 @@ proptest! {
                     open[who].clear();
                 }
                 Step::Leave { who } => links[who] = None,
-                Step::Subscribe { who, wide, qos } => if let Some(link) = &mut links[who] {
-                    subscribe(link, if wide { "x/#" } else { "x/1" }, Qos::from_u8(qos).unwrap());
+                Step::Subscribe { who, filter, qos } => if let Some(link) = &mut links[who] {
+                    subscribe(link, FILTERS[filter], Qos::from_u8(qos).unwrap());
                 },
-                Step::Unsubscribe { who, wide } => if let Some(link) = &mut links[who] {
-                    link.unsubscribe(&[Filter::parse(if wide { "x/#" } else { "x/1" }).unwrap()], &mut Vec::new());
+                Step::Unsubscribe { who, filter } => if let Some(link) = &mut links[who] {
+                    link.unsubscribe(&[Filter::parse(FILTERS[filter]).unwrap()], &mut Vec::new());
+                },
+                Step::PublishOnce { who, id } => if let Some(link) = &mut links[who] {
+                    let copies = world.broker.metrics().copies();
+                    if publish_as(link, "x/1", "once", Qos::ExactlyOnce, Some(id)) == Outcome::Duplicate {
+                        prop_assert_eq!(world.broker.metrics().copies(), copies, "published again");
+                    }
+                },
+                Step::Release { who, id } => if let Some(link) = &mut links[who] {
+                    link.release(id.try_into().unwrap());
                 },
                 Step::Publish { topic, qos, expires, retain } => {
                     serial += 1;
@@ -125,8 +187,11 @@ proptest! {
                     let new = take_up_to(link, Pick::Unsent, most);
                     open[who].extend(again.into_iter().chain(new).filter(|g| g.tag.is_some()));
                 },
-                Step::Settle { who, rejected } => if let (Some(link), Some(got)) = (&mut links[who], open[who].pop()) {
-                    settle(link, &got, if rejected { Settle::Rejected } else { Settle::Done });
+                Step::Settle { who, how } => if let (Some(link), Some(got)) = (&mut links[who], open[who].last()) {
+                    // What is received is completed later; what does not fit changes nothing.
+                    if settle(link, got, how) && how != Settle::Received {
+                        open[who].pop();
+                    }
                 },
                 Step::ReadAndSettle { who, most } => if let Some(link) = &mut links[who] {
                     let settled = link.settled();

@@ -9,6 +9,26 @@ fn bounded(max: u32, overflow: Overflow) -> (World, Link) {
 }
 
 #[test]
+fn the_largest_and_the_oldest_backlog_are_told() {
+    let world = World::new();
+    assert_eq!(world.broker.backlog(), Backlog::default());
+    for (id, topic) in [("many", "a"), ("old", "b")] {
+        let mut link = world.resident(id);
+        subscribe(&mut link, topic, Qos::AtLeastOnce);
+        link.detach(Detach::Clean);
+    }
+    let first = world.clock.now();
+    world.publish("b", &"x".repeat(1_000), Qos::AtLeastOnce);
+    world.advance(30);
+    for _ in 0..3 {
+        world.publish("a", "", Qos::AtLeastOnce);
+    }
+    let Backlog { messages, bytes, oldest } = world.broker.backlog();
+    assert_eq!((messages, oldest), (3, Some(first)));
+    assert!(bytes > 1_000 && bytes < 2_000, "{bytes}");
+}
+
+#[test]
 fn drop_oldest_loses_the_oldest_that_waits_and_says_so() {
     let (world, mut link) = bounded(3, Overflow::DropOldest);
     world.publish("t", "sent", Qos::AtLeastOnce);

@@ -31,6 +31,11 @@ impl Scrape {
         let dropped = DropCause::ALL.map(|cause| (cause.name().to_owned(), metrics.dropped(cause)));
         self.counters("messages_dropped_total", "Messages dropped, by cause", "cause", &dropped)?;
         self.gauge("messages_waiting", "Copies that wait or are not acknowledged", metrics.waiting())?;
+        let backlog = broker.backlog();
+        self.gauge("session_backlog_messages_most", "Most messages that one session holds", backlog.messages)?;
+        self.gauge("session_backlog_bytes_most", "Most bytes that one session holds", backlog.bytes)?;
+        let age = backlog.oldest.map_or(0, |taken| broker.now().since(taken).as_secs());
+        self.gauge("session_backlog_oldest_seconds", "Age of the oldest message that a session holds", age)?;
         self.gauge("retained_messages", "Topics that have a retained message", broker.retained_count() as u64)?;
         self.gauge("subscriptions", "Subscriptions of all sessions", broker.subscriptions() as u64)
     }

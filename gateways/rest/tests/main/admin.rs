@@ -174,6 +174,9 @@ async fn metrics_are_prometheus_text() {
         "waystation_messages_published_total 1",
         "waystation_messages_dropped_total{cause=\"queue_full\"} 0",
         "waystation_retained_messages 1",
+        "waystation_session_backlog_messages_most 0",
+        "waystation_session_backlog_bytes_most 0",
+        "waystation_session_backlog_oldest_seconds 0",
         "waystation_gateway_messages_received_total{gateway=\"rest\"} 1",
         "waystation_gateway_violations_total{gateway=\"rest\"} 0",
     ] {
