@@ -18,7 +18,7 @@ use crate::{
         signal::{DELIVERABLE, ROOM, Signal},
     },
     store::{Health, Listener, Memory, Record, SessionKey, Store},
-    timetable::Timetable,
+    timetable::{Owed, Timetable},
     topic::{Filter, InvalidTopic, Topic},
     traffic::{Gateways, Traffic},
 };
@@ -74,6 +74,8 @@ pub(crate) struct Core {
     pub(crate) connections: Mutex<Connections>,
     pub(crate) gateways: Gateways,
     pub(crate) timetable: Timetable,
+    /// Wills that found the store down, with those that came first in front.
+    pub(crate) owed_wills: Mutex<Vec<Owed>>,
     pub(crate) documents: Mutex<Documents>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) stopping: AtomicBool,
@@ -150,6 +152,7 @@ impl Broker {
             connections: Mutex::default(),
             gateways: Gateways::default(),
             timetable: Timetable::default(),
+            owed_wills: Mutex::default(),
             documents: Mutex::default(),
             waiters: waiters.clone(),
             stopping: AtomicBool::new(false),

@@ -2,7 +2,7 @@
 //! the sessions there are.
 
 use crate::{
-    access::Principal,
+    access::{ClientId, Principal},
     broker::{Broker, Core},
     clock::Time,
     drops::Tally,
@@ -11,13 +11,15 @@ use crate::{
     metrics::{DropCause, Metrics},
     publisher::{Outcome, Publisher},
     session::{Account, KNOWN, Session, State},
-    store::Record,
+    store::{Record, Standing},
+    traffic::Traffic,
 };
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 /// What a session waits for.
@@ -30,6 +32,21 @@ pub(crate) enum Due {
     /// Its holder's credentials run out.
     Credentials,
 }
+
+/// A will that found the store down.
+pub(crate) struct Owed {
+    principal: Principal,
+    client: Option<ClientId>,
+    /// Of the gateway its client came by.
+    traffic: Arc<Traffic>,
+    will: Will,
+}
+
+/// Most wills that are owed; one more is lost, and counted.
+const MOST_OWED: usize = 10_000;
+
+/// Between two tries to publish what is owed.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Deadlines in order.
 #[derive(Default)]
@@ -76,6 +93,7 @@ impl Broker {
     pub fn run_due(&self) -> Option<Time> {
         self.0.router.forget_stale();
         self.0.forget_expired_states();
+        self.0.publish_owed_wills();
         loop {
             match self.0.timetable.next(self.0.clock.now()) {
                 Ok((session, Due::Will)) => self.0.fire_will_if_away(&session),
@@ -85,7 +103,8 @@ impl Broker {
                         signal.detach(Reason::Expired);
                     }
                 }
-                Err(next) => return next,
+                Err(next) if self.0.owed_wills.lock().is_empty() => return next,
+                Err(next) => return next.into_iter().chain([self.0.clock.now().after(TRY_AGAIN)]).min(),
             }
         }
     }
@@ -133,10 +152,28 @@ impl Core {
         });
     }
 
-    /// Publishes a will: the rights are asked once more.
+    /// Publishes a will: the rights are asked once more. One that finds the store down is published when it writes
+    /// again: its client was told that it is kept.
     pub(crate) fn publish_will(self: &Arc<Self>, session: &Arc<Session>, principal: &Principal, will: &Will) {
-        let (client, traffic) = (session.client.clone(), self.gateways.none());
-        let mut publisher = Publisher::sessionless(self.clone(), principal.clone(), client, traffic);
+        let traffic = session.state.lock().traffic.clone();
+        let (principal, client, will) = (principal.clone(), session.client.clone(), will.clone());
+        self.publish_or_owe(Owed { principal, client, traffic, will });
+        if session.has(KNOWN) && session.state.lock().will.is_none() {
+            self.note(&mut vec![Record::Will(session.key, None)]);
+        }
+    }
+
+    fn publish_owed_wills(self: &Arc<Self>) {
+        if self.store.standing() == Standing::Open {
+            let owed = std::mem::take(&mut *self.owed_wills.lock());
+            owed.into_iter().for_each(|owed| self.publish_or_owe(owed));
+        }
+    }
+
+    fn publish_or_owe(self: &Arc<Self>, owed: Owed) {
+        let Owed { principal, client, will, .. } = &owed;
+        let mut publisher =
+            Publisher::sessionless(self.clone(), principal.clone(), client.clone(), self.gateways.none());
         let message = Publish {
             retain: will.retain,
             expiry: will.expiry,
@@ -148,14 +185,20 @@ impl Core {
         if publisher.stage(message, 0).is_ok() {
             publisher.flush_in_order(&mut receipts);
         }
-        if receipts.iter().any(|receipt| !matches!(receipt.outcome, Outcome::Accepted { .. })) {
-            let mut tally = Tally::new(session.state.lock().traffic.clone());
-            tally.add(Some(&will.topic), DropCause::Refused, 1);
-            self.budget.drops.enter(tally, session.client.as_ref(), &self.budget.metrics);
+        match receipts.first().map(|receipt| receipt.outcome) {
+            // The rights' refusal is counted where it is found.
+            None | Some(Outcome::Accepted { .. }) => return,
+            Some(Outcome::StoreUnavailable) => {
+                let mut waiting = self.owed_wills.lock();
+                if waiting.len() < MOST_OWED {
+                    return waiting.push(owed);
+                }
+            }
+            Some(_) => {}
         }
-        if session.has(KNOWN) && session.state.lock().will.is_none() {
-            self.note(&mut vec![Record::Will(session.key, None)]);
-        }
+        let mut tally = Tally::new(owed.traffic);
+        tally.add(Some(&owed.will.topic), DropCause::Refused, 1);
+        self.budget.drops.enter(tally, owed.client.as_ref(), &self.budget.metrics);
     }
 
     /// Ends a session for good, with its will if one is pending (MQTT 5.0 §3.1.2.5: the session's end is the last

@@ -47,6 +47,27 @@ fn a_lost_client_leaves_its_will_and_a_polite_one_does_not() {
     assert_eq!(scene.wills(), 0);
 }
 
+/// CONNACK said that it is kept.
+#[test]
+fn a_will_that_finds_the_store_down_is_published_when_it_writes_again() {
+    let mut scene = Scene::new();
+    let mut resident = scene.world.resident("resident");
+    subscribe(&mut resident, "will", Qos::AtLeastOnce);
+    let (dies, stays) = (scene.mortal(0, 0), scene.world.hello("other"));
+    let stays = scene.world.attach(Hello { will: will(5), expiry: 60, start: Start::Resume, ..stays }).link;
+    scene.world.store.set_down(true);
+    drop((dies, stays));
+    scene.world.advance(5);
+    assert_eq!((scene.wills(), take(&mut resident, Pick::Unsent).len()), (0, 0), "all or nobody");
+    assert!(scene.world.broker.run_due().is_some(), "it is to be tried again");
+    scene.world.store.set_down(false);
+    scene.world.advance(1);
+    assert_eq!((scene.wills(), take(&mut resident, Pick::Unsent).len()), (2, 2));
+    assert_eq!(scene.world.broker.metrics().dropped(DropCause::Refused), 0);
+    scene.world.advance(100);
+    assert_eq!(scene.wills(), 0, "once");
+}
+
 #[test]
 fn a_delayed_will_is_not_early_and_not_sent_to_one_who_returns() {
     let mut scene = Scene::new();
