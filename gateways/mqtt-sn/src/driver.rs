@@ -79,7 +79,12 @@ impl Driver {
         let mut secured = Vec::new();
         if let Some((sockets, credentials)) = parts.secured {
             for socket in sockets {
-                secured.push(Listener::new(Udp::new(socket)?, credentials.clone(), most));
+                secured.push(Listener::new(
+                    Udp::new(socket)?,
+                    credentials.clone(),
+                    most,
+                    broker.traffic(&settings.gateway),
+                ));
             }
         }
         Ok(Self { hub: Hub::new(broker, settings), sockets, secured, group })

@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use waystation_broker::Traffic;
 
 /// Most handshakes under way. Past it the one that began first is given up: whoever answers the cookie (RFC 6347
 /// §4.2.1) is through in a moment.
@@ -38,6 +39,7 @@ pub struct Listener {
     /// it is through: a forged hello ends nothing (RFC 6347 §4.2.8).
     opening: HashMap<SocketAddr, Connection>,
     most: usize,
+    traffic: Arc<Traffic>,
     room: Vec<u8>,
     /// Records to be sent.
     records: Vec<(SocketAddr, Vec<u8>)>,
@@ -53,18 +55,27 @@ struct Connection {
 }
 
 /// What became of a connection when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Lives,
     Opened,
     Over,
+    /// Over, because the other side broke the protocol or proved nothing.
+    Broken,
+}
+
+impl Fate {
+    fn is_end(self) -> bool {
+        matches!(self, Self::Over | Self::Broken)
+    }
 }
 
 impl Listener {
     /// A listener for at most so many connections.
     #[must_use]
-    pub fn new(socket: Udp, credentials: Arc<Credentials>, most: usize) -> Self {
+    pub fn new(socket: Udp, credentials: Arc<Credentials>, most: usize, traffic: Arc<Traffic>) -> Self {
         let (open, opening) = (HashMap::new(), HashMap::new());
-        Self { socket, credentials, open, opening, most, room: vec![0; LARGEST], records: Vec::new() }
+        Self { socket, credentials, open, opening, most, traffic, room: vec![0; LARGEST], records: Vec::new() }
     }
 
     /// New connections are judged by these.
@@ -92,10 +103,15 @@ impl Listener {
             self.begin(now, from);
         }
         let (room, records) = (&mut self.room, &mut self.records);
+        let mut known = false;
         if let Some(connection) = self.opening.get_mut(&from) {
+            known = true;
             match connection.handle(now, from, Some(bytes), room, records, visit) {
                 Fate::Lives => {}
-                Fate::Over => drop(self.opening.remove(&from)),
+                fate @ (Fate::Over | Fate::Broken) => {
+                    self.opening.remove(&from);
+                    self.tell(fate);
+                }
                 Fate::Opened => {
                     if let Some(connection) = self.opening.remove(&from) {
                         self.make_room();
@@ -106,11 +122,26 @@ impl Listener {
             }
         }
         let (room, records) = (&mut self.room, &mut self.records);
-        if let Some(connection) = self.open.get_mut(&from)
-            && !is_plain(bytes)
-            && let Fate::Over = connection.handle(now, from, Some(bytes), room, records, visit)
-        {
-            self.open.remove(&from);
+        if let Some(connection) = self.open.get_mut(&from) {
+            known = true;
+            // What is in the clear is an old word of its handshake, or forged.
+            if !is_plain(bytes) {
+                let fate = connection.handle(now, from, Some(bytes), room, records, visit);
+                if fate.is_end() {
+                    self.open.remove(&from);
+                }
+                self.tell(fate);
+            }
+        }
+        if !known {
+            self.tell(Fate::Broken);
+        }
+    }
+
+    /// Counts what broke the protocol.
+    fn tell(&self, fate: Fate) {
+        if fate == Fate::Broken {
+            self.traffic.add_violation();
         }
     }
 
@@ -141,7 +172,7 @@ impl Listener {
         let said = connection.dtls.send_application_data(message).is_ok();
         let nobody = &mut |_: SocketAddr, _: &Way, _: &[u8]| {};
         let fate = connection.handle(now, to, None, &mut self.room, &mut self.records, nobody);
-        if !said || matches!(fate, Fate::Over) {
+        if !said || fate.is_end() {
             self.open.remove(&to);
         }
     }
@@ -155,7 +186,7 @@ impl Listener {
                 return false;
             }
             connection.due.is_none_or(|due| due > now)
-                || !matches!(connection.handle(now, *address, None, room, records, nobody), Fate::Over)
+                || !connection.handle(now, *address, None, room, records, nobody).is_end()
         });
     }
 
@@ -230,7 +261,7 @@ impl Connection {
                 Output::PeerCert(certificate) => {
                     if let Err(why) = self.proof.certificate(certificate) {
                         tracing::debug!(%peer, why, "certificate is refused");
-                        return Fate::Over;
+                        return Fate::Broken;
                     }
                 }
                 Output::Connected => match self.proof.way() {
@@ -238,7 +269,7 @@ impl Connection {
                         self.way = Some(way);
                         fate = Fate::Opened;
                     }
-                    None => return Fate::Over,
+                    None => return Fate::Broken,
                 },
                 Output::ApplicationData(message) => said.push(message.to_vec()),
                 Output::CloseNotify => fate = Fate::Over,
@@ -252,7 +283,7 @@ impl Connection {
         }
         if let Err(error) = alive {
             tracing::debug!(%peer, %error, "DTLS connection is over");
-            return Fate::Over;
+            return Fate::Broken;
         }
         fate
     }

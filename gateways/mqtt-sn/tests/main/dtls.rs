@@ -111,6 +111,7 @@ async fn a_board_with_a_key_is_let_in_and_one_without_is_not() {
     let plain = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     plain.send_to(&CONNECT, gateway).await.unwrap();
     assert_eq!(board.asks(&[2, 0x16]).await, Some(vec![2, 0x17]));
+    assert_eq!(server.scene.cx.broker.traffic(&"mqtt_sn".into()).violations(), 3, "all three are counted");
     server.end();
 }
 
