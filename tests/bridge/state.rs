@@ -31,12 +31,14 @@ fn the_state_is_right_on_both_sides_through_ten_reconnects_over_5() {
 fn through_ten_reconnects(version: &str) {
     let cloud = Cloud::start();
     let line = Line::to(&cloud);
-    // A far side that answers a subscription counts as one of use: there is no longer pause after each connection.
-    let config = bridge("cloud", &line, version, "state_topic = \"sites/a/state\"") + &route("in", "a", "");
+    let config = bridge("cloud", &line, version, "state_topic = \"sites/a/state\"") + &route("out", "a", "");
     let site = site(&config);
     let told = mosquitto_sub(&cloud, version, &["-t", "sites/a/state", "-q", "1", "-F", "told %p"]);
-    for _ in 0..10 {
+    for round in 1..=10 {
         eventually("both sides say 1", || local_state(&site) == "1" && state(&cloud, "sites/a/state") == "1 1");
+        // After a connection that was of no use the pause would grow.
+        mosquitto_pub(&site, version, &["-t", "a", "-q", "1", "-m", "x"]);
+        eventually("the connection is of use", || figure(&site, "cloud", "sent") == round);
         line.cut();
         eventually("both sides say 0", || local_state(&site) == "0" && state(&cloud, "sites/a/state") == "1 0");
         line.lead_to(&cloud);
