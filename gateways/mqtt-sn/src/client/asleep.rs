@@ -3,7 +3,7 @@
 use super::{Client, State};
 use crate::{codec::Packet, outbox::Outbox};
 use std::time::Duration;
-use waystation_broker::{Detach, Time};
+use waystation_broker::{Detach, Link, Time};
 
 impl Client {
     pub(super) fn ping(&mut self, now: Time, client_id: &[u8], out: &mut Outbox) {
@@ -38,10 +38,15 @@ impl Client {
 
     /// Nothing waits any more, or it has had what it may at once: the board sleeps again (§6.14).
     pub(super) fn end_of_visit(&mut self, out: &mut Outbox) {
-        if self.state == State::Awake && self.takes_deliveries() {
+        if self.state == State::Awake && self.takes_deliveries() && !self.waits_for_disk() {
             self.send(out, &Packet::PingResp);
             self.fall_asleep();
         }
+    }
+
+    /// Whether the board may have more, and it is being read.
+    fn waits_for_disk(&self) -> bool {
+        self.left_of_visit > 0 && self.link.as_ref().is_some_and(Link::is_paging)
     }
 
     pub(super) fn fall_asleep(&mut self) {

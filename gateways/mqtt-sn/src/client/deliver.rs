@@ -62,7 +62,7 @@ impl Client {
             let budget = Budget { messages: at_most - sent, ..budget };
             sent += link.take(Pick::Unsent, budget, |delivery| round.visit(delivery));
         }
-        let (next, paging) = (round.next, link.is_paging());
+        let next = round.next;
         self.left_of_visit = self.left_of_visit.saturating_sub(u32::try_from(sent).unwrap_or(u32::MAX));
         match next {
             Some(Next::Register(topic)) => self.offer(now, &topic, None, out),
@@ -70,8 +70,8 @@ impl Client {
                 self.outgoing = Some(outgoing);
                 self.await_answer(now);
             }
-            // `take` says so itself if there is more; what lies on disk is waited for.
-            None if (sent > 0 || paging) && self.left_of_visit > 0 => {}
+            // `take` says so itself if there is more.
+            None if sent > 0 && self.left_of_visit > 0 => {}
             None => self.end_of_visit(out),
         }
     }

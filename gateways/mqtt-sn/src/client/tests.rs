@@ -7,7 +7,9 @@ use crate::{
 };
 use futures_util::FutureExt;
 use std::task::Waker;
-use waystation_broker::{Broker, Clock, DropCause, Limits, ManualClock, Parts, Qos};
+use waystation_broker::{
+    Broker, Clock, DropCause, Limits, ManualClock, Parts, Principal, Qos, Topic, store::rehearsal::Rehearsal,
+};
 
 const AT: &str = "127.0.0.1:5000";
 
@@ -529,6 +531,43 @@ fn a_message_too_large_for_the_board_is_dropped_and_counted_and_the_next_one_com
     let heard = to.hears();
     assert!(heard.len() == 1 && heard[0].contains(&format!("Normal({id})")), "{heard:?}");
     assert_eq!(scene.broker.metrics().dropped(DropCause::TooLarge), 1);
+}
+
+#[test]
+fn a_visit_lasts_until_what_lies_on_disk_has_come_too() {
+    let (mut scene, store) = (Scene::new(), Rehearsal::default());
+    let parts = Parts::in_memory(Limits::default(), scene.clock.clone());
+    scene.broker = Broker::new(Parts { store: Arc::new(store.clone()), memory_per_session: 1, ..parts });
+    let mut board = scene.board(AT);
+    let subscribe = Subscribe { dup: false, qos: Qos::AtLeastOnce, msg_id: 9, topic: TopicName::Predefined(1) };
+    for packet in [connect("to", false), Packet::Subscribe(subscribe), sleeps(600)] {
+        board.says(&packet);
+        store.sync();
+        board.hears();
+    }
+    scene.clock.advance(Duration::from_secs(1));
+    let mut publisher = scene.broker.publisher(&"test".into(), Principal::anonymous(), None);
+    for n in 0..5u8 {
+        let topic = Topic::parse("sensors/temperature").unwrap();
+        publisher.stage(waystation_broker::Publish::new(topic, &[n], Qos::AtLeastOnce), 0).unwrap();
+        publisher.flush(&mut Vec::new());
+    }
+    store.sync();
+    let (mut heard, mut published) = (board.says(&Packet::PingReq { client_id: b"to" }), 0);
+    while heard != ["PingResp"] {
+        heard = match heard.is_empty() {
+            true => {
+                assert_eq!(store.turn_pages(), 1, "it waits for the disk");
+                board.hears()
+            }
+            false => {
+                assert!(heard.len() == 1 && heard[0].contains("Publish"), "{heard:?}");
+                published += 1;
+                board.says(&puback(1, published, ReturnCode::Accepted))
+            }
+        };
+    }
+    assert_eq!(published, 5);
 }
 
 #[test]
