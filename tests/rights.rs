@@ -7,6 +7,12 @@ use crate::{
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
 use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use waystation_broker::Qos;
+use waystation_mqtt_sn::{
+    Board, BoardError, Options,
+    codec::{ReturnCode, TopicRef},
+};
 
 /// Files of users and rights, and the server that was started with them.
 pub(crate) struct Place {
@@ -201,6 +207,40 @@ fn a_user_who_is_removed_or_gets_another_password_is_disconnected_and_others_sta
     }
     publish(&server, V5, "anna", &["-t", "a", "-m", "still here"]);
     assert_eq!(messages(anna), ["still here"]);
+}
+
+#[test]
+fn boards_act_as_their_user_and_who_never_connects_as_nobody() {
+    let place = Place::with_users(&["anna"]).acl(
+        "[[rule]]\nuser = \"anna\"\nallow = [\"publish\", \"subscribe\"]\ntopics = [\"#\"]\n\
+         [[rule]]\nuser = \"attic\"\nallow = [\"publish\", \"subscribe\"]\ntopics = [\"attic/%c/#\"]\n\
+         [[rule]]\nallow = [\"publish\"]\ntopics = [\"k1\"]\n",
+    );
+    let client = "gateways.mqtt_sn.client=[{ id = \"board-7\", user = \"attic\" }]";
+    let server = place.try_start(&["--set", client]).unwrap_or_else(|ended| panic!("{ended:?}"));
+    let listener = subscribe(&server, V5, "anna", &["-t", "#", "-q", "1", "-C", "3", "-F", "%t %p"]);
+    let refused = |result| matches!(result, Err(BoardError::Refused(ReturnCode::NotSupported)));
+    let gateway = server.address("mqtt_sn");
+    Runtime::new().unwrap().block_on(async {
+        let mut board = Board::connect(gateway, Options::new("board-7")).await.unwrap();
+        board.publish("attic/board-7/t", b"21", Qos::AtLeastOnce, false).await.unwrap();
+        for topic in ["attic/board-8/t", "cellar"] {
+            assert!(refused(board.publish(topic, b"x", Qos::AtLeastOnce, false).await), "{topic}");
+            assert!(refused(board.publish(topic, b"x", Qos::ExactlyOnce, false).await), "{topic}");
+            assert!(refused(board.subscribe(topic, Qos::AtLeastOnce).await.map(drop)), "{topic}");
+        }
+        board.subscribe("attic/board-7/#", Qos::AtLeastOnce).await.unwrap();
+        // Another one is nobody, and so is who never connects.
+        let mut other = Board::connect(gateway, Options::new("board-8")).await.unwrap();
+        assert!(refused(other.publish("attic/board-8/t", b"x", Qos::AtLeastOnce, false).await));
+        other.publish("k1", b"connected", Qos::AtLeastOnce, false).await.unwrap();
+        for (topic, payload) in [(*b"k2", "refused"), (*b"k1", "never connected")] {
+            let topic = TopicRef::Short(topic);
+            Board::publish_without_connect(gateway, topic, payload.as_bytes(), false).await.unwrap();
+        }
+        board.disconnect().await.unwrap();
+    });
+    assert_eq!(messages(listener), ["attic/board-7/t 21", "k1 connected", "k1 never connected"]);
 }
 
 #[test]
