@@ -3,7 +3,7 @@
 use super::{Connection, Scratch, handshake};
 use crate::codec::{
     self, Ack, AckProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Filters, Packet, Publish,
-    PublishProperties, ReasonCode, Subscribe, SubscribeTo, UserProperties, Version, Will,
+    PublishProperties, ReasonCode, Subscribe, SubscribeTo, TopicFilters, Unsubscribe, UserProperties, Version, Will,
 };
 use std::{
     future::Future,
@@ -530,6 +530,63 @@ fn acknowledgements_wait_for_the_store_and_while_it_is_down_mqtt_5_is_told_and_m
     for text in [b"1", b"2", b"3"] {
         keeper.expect(|it| assert!(matches!(it, Packet::Publish(p) if p.payload == text), "{it:?}"));
     }
+}
+
+/// Each step of QoS 2 on both sides, and UNSUBACK: none of them before what it speaks of is on disk.
+#[test]
+fn every_step_of_qos_2_and_unsuback_wait_for_the_store() {
+    for version in VERSIONS {
+        let store = Rehearsal::default();
+        let server = Server::on(&store);
+        let properties = ConnectProperties { session_expiry: Some(60), ..ConnectProperties::default() };
+        let connect = Connect { clean_start: false, properties, ..Connect::new(version, "both") };
+        let mut client = server.try_connect(&connect).unwrap();
+        store.sync();
+        client.expect(|it| assert!(matches!(it, Packet::ConnAck(_)), "{it:?}"));
+        client.ask_for("a", Qos::ExactlyOnce);
+        store.sync();
+        client.expect(|it| assert!(matches!(it, Packet::SubAck(_)), "{it:?}"));
+
+        client.publish(publication("a", Qos::ExactlyOnce, 5, b"x"));
+        client.expect_nothing();
+        store.sync();
+        client.expect(|it| assert!(matches!(it, Packet::PubRec(a) if a.packet_id == id(5)), "{it:?}"));
+        let mut tag = 0;
+        client.expect(|it| match it {
+            Packet::Publish(p) => tag = p.packet_id.unwrap().get(),
+            other => panic!("not handed out once it is safe: {other:?}"),
+        });
+        client.send(&[Packet::PubRel(ack(5))]);
+        client.expect_nothing();
+        store.sync();
+        client.expect(|it| assert!(matches!(it, Packet::PubComp(a) if a.packet_id == id(5)), "{it:?}"));
+        client.send(&[Packet::PubRec(ack(tag))]);
+        client.expect_nothing();
+        store.sync();
+        client.expect(|it| assert!(matches!(it, Packet::PubRel(a) if a.packet_id == id(tag)), "{it:?}"));
+        client.send(&[Packet::PubComp(ack(tag))]);
+
+        let filters = ["a"];
+        let filters = TopicFilters::new(&filters);
+        client.send(&[Packet::Unsubscribe(Unsubscribe { packet_id: id(6), user: Default::default(), filters })]);
+        client.expect_nothing();
+        store.sync();
+        client.expect(|it| assert!(matches!(it, Packet::UnsubAck(_)), "{it:?}"));
+        client.expect_nothing();
+    }
+}
+
+#[test]
+fn a_connack_waits_for_its_will() {
+    let store = Rehearsal::default();
+    let server = Server::on(&store);
+    let will =
+        Will { qos: Qos::AtMostOnce, retain: false, topic: "will", payload: b"x", properties: Default::default() };
+    let connect = Connect { will: Some(will), ..Connect::new(Version::V5, "mortal") };
+    let mut client = server.try_connect(&connect).unwrap();
+    client.expect_nothing();
+    store.sync();
+    client.expect(|it| assert!(matches!(it, Packet::ConnAck(_)), "{it:?}"));
 }
 
 #[test]
