@@ -13,10 +13,10 @@ use crate::{
     state::{App, Connection},
 };
 use axum::{
-    http::{StatusCode, header},
+    http::{Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use exchange::{Aside, Checked, Exchange, Terms};
+use exchange::{Aside, Checked, Exchange, Given, Terms};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -64,15 +64,16 @@ where
 {
     let exchange = Arc::new(Exchange::new());
     let desk = Arc::new(Desk { exchange: Arc::clone(&exchange), connection, app: app.clone(), routes });
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let desk = Arc::clone(&desk);
         // Noted before hyper goes on: what it writes from here on is an answer.
-        let terms = desk.exchange.asked(&request);
+        let (request, terms) = desk.exchange.asked(request);
         async move { Ok::<_, Infallible>(desk.serve(request, terms).await) }
     });
     let mut builder = http1::Builder::new();
     // The time for a head is kept here, by one timer a connection that is hardly ever touched.
-    builder.max_buf_size(MAX_HEAD).header_read_timeout(None);
+    // Who closes its side behind its request still wants the answer; only who is to wait is gone with that.
+    builder.max_buf_size(MAX_HEAD).header_read_timeout(None).half_close(true);
     let stream = TokioIo::new(Checked::new(line, Arc::clone(&exchange)));
     let mut server = builder.serve_connection(stream, service);
     let mut drained = pin!(app.drained());
@@ -131,10 +132,10 @@ struct Desk {
 }
 
 impl Desk {
-    async fn serve(&self, request: hyper::Request<Incoming>, terms: Option<Terms>) -> Response {
+    async fn serve(&self, request: Request<Given>, terms: Option<Terms>) -> Response {
         let response = match front::door(&self.app, &self.routes, self.connection, request).await {
             Answer::Now(response) => response,
-            Answer::Later(later) => match terms {
+            Answer::Later(later) => match terms.filter(|_| self.exchange.unread() == Unread::Nothing) {
                 Some(terms) => {
                     self.exchange.put_aside(Aside { later, terms });
                     // hyper is let go of, and this with it.

@@ -4,7 +4,7 @@
 use crate::{farewell::Unread, later::Later, line::Line};
 use axum::{
     body::{Body, HttpBody},
-    http::{HeaderMap, Method, StatusCode, Version, header},
+    http::{HeaderMap, Request, StatusCode, Version, header},
     response::Response,
 };
 use bytes::Bytes;
@@ -38,8 +38,8 @@ pub(super) struct Exchange {
     start: Instant,
     /// In milliseconds after the start.
     quiet_since: AtomicU64,
-    /// The last request came with a body.
-    had_body: AtomicBool,
+    /// The last request came with a body that was not read to its end.
+    unread: AtomicBool,
     aside: Mutex<Option<Aside>>,
 }
 
@@ -73,19 +73,18 @@ impl Exchange {
             stage: AtomicU8::new(QUIET),
             start: Instant::now(),
             quiet_since: AtomicU64::new(0),
-            had_body: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             aside: Mutex::new(None),
         }
     }
 
-    /// A request has come. Gives the terms on which its answer may be written without hyper: nothing of it, or of an
-    /// answer before, may be in between.
-    pub(super) fn asked(&self, request: &hyper::Request<Incoming>) -> Option<Terms> {
+    /// A request has come. Gives the terms on which its answer may be written without hyper, if nothing of an answer
+    /// before is still on its way.
+    pub(super) fn asked(self: &Arc<Self>, request: Request<Incoming>) -> (Request<Given>, Option<Terms>) {
         let was_quiet = self.stage.swap(ASKED, Relaxed) == QUIET;
-        let has_body = !request.body().is_end_stream();
-        self.had_body.store(has_body, Relaxed);
-        (was_quiet && !has_body && request.method() == Method::GET)
-            .then(|| Terms::of(request.version(), request.headers()))
+        self.unread.store(!request.body().is_end_stream(), Relaxed);
+        let terms = was_quiet.then(|| Terms::of(request.version(), request.headers()));
+        (request.map(|body| Given { body, exchange: Arc::clone(self) }), terms)
     }
 
     /// Its answer goes to hyper.
@@ -115,7 +114,7 @@ impl Exchange {
 
     /// Whether the client may be sending a body that nobody reads.
     pub(super) fn unread(&self) -> Unread {
-        if self.had_body.load(Relaxed) { Unread::Perhaps } else { Unread::Nothing }
+        if self.unread.load(Relaxed) { Unread::Perhaps } else { Unread::Nothing }
     }
 
     fn is_quiet(&self) -> bool {
@@ -129,6 +128,33 @@ impl Exchange {
             self.quiet_since.store(since, Relaxed);
             self.stage.store(QUIET, Relaxed);
         }
+    }
+}
+
+/// The body of a request, which notes that it has been read to its end.
+pub(super) struct Given {
+    body: Incoming,
+    exchange: Arc<Exchange>,
+}
+
+impl HttpBody for Given {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.exchange.unread.store(false, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     body,
     identity::Who,
+    later::later,
     problem::Problem,
     publish::Burst,
     query::{Query, TopicPath},
@@ -13,8 +14,10 @@ use crate::{
 };
 use axum::{
     extract::{Request, State},
+    http::request::Parts,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
@@ -90,57 +93,78 @@ pub(crate) async fn ask(
     let (head, body) = request.into_parts();
     let most = usize::try_from(app.broker.limits().max_packet_size).unwrap_or(usize::MAX);
     let payload = body::whole(body, most).await?;
-    let mut message = topics::message(&head, topic.clone(), query, &payload)?;
-    let properties = message.properties.get_or_insert_default();
-    if properties.response_topic.is_some() || message.retain || message.idempotency.is_some() {
-        return Err(Problem::BadQuery(
-            "a request is no state, is made once, and has a response topic of its own (`reply` for those who cannot \
-             read it)"
-                .into(),
-        ));
-    }
-    let id = secret()?;
-    let address = Topic::parse(&format!("$reply/{id}"))?;
-    properties.response_topic = Some(address.as_str().into());
-    properties.correlation_data.get_or_insert_with(|| id.as_bytes().into());
+    let question = Question { app, who, topic, head, query, payload, wanted, deadline };
+    Ok(later(question.answer()))
+}
 
-    if !app.broker.publisher(&app.gateway, who.principal.clone(), None).may_publish(&topic) {
-        return Err(waystation_broker::Refused::NotAuthorized.into());
-    }
-    let audience = app.broker.audience(&topic);
-    if audience.sessions == 0 {
-        return Err(Problem::NobodyListens);
-    }
-    // The server's own: nobody else may listen there.
-    let server = Who { principal: Principal::server(), peer: Peer::INTERNAL };
-    let direct = listen(&app, &server, &address).await?;
-    let (_turn, plain) = if audience.plain > 0 {
-        let asked = wanted.is_some();
-        let reply = wanted.map_or_else(|| Topic::parse(&format!("{}/reply", topic.as_str())), Ok)?;
-        let turn = app.turns.wait(&reply, deadline).await?;
-        match listen(&app, &who, &reply).await {
-            Ok(link) => (Some(turn), Some(link)),
-            // Whoever can read the response topic answers there all the same.
-            Err(Problem::Forbidden(_)) if !asked && audience.plain < audience.sessions => (None, None),
-            Err(problem) => return Err(problem),
+/// A request that was read.
+struct Question {
+    app: App,
+    who: Who,
+    topic: Topic,
+    head: Parts,
+    query: Query,
+    payload: Bytes,
+    /// Where responders answer that read no response topic, if the client says so.
+    wanted: Option<Topic>,
+    deadline: Instant,
+}
+
+impl Question {
+    async fn answer(self) -> Result<Response, Problem> {
+        let Self { app, who, topic, head, query, payload, wanted, deadline } = self;
+        let mut message = topics::message(&head, topic.clone(), query, &payload)?;
+        let properties = message.properties.get_or_insert_default();
+        if properties.response_topic.is_some() || message.retain || message.idempotency.is_some() {
+            return Err(Problem::BadQuery(
+                "a request is no state, is made once, and has a response topic of its own (`reply` for those who cannot \
+                 read it)"
+                    .into(),
+            ));
         }
-    } else {
-        (None, None)
-    };
-    let mut burst = Burst::new(&app, &who);
-    burst.stage(Ok(message));
-    let published = burst.finish().await.pop().unwrap_or(Err(Problem::Internal))?;
-    if published.matched == 0 {
-        return Err(Problem::NobodyListens);
+        let id = secret()?;
+        let address = Topic::parse(&format!("$reply/{id}"))?;
+        properties.response_topic = Some(address.as_str().into());
+        properties.correlation_data.get_or_insert_with(|| id.as_bytes().into());
+
+        if !app.broker.publisher(&app.gateway, who.principal.clone(), None).may_publish(&topic) {
+            return Err(waystation_broker::Refused::NotAuthorized.into());
+        }
+        let audience = app.broker.audience(&topic);
+        if audience.sessions == 0 {
+            return Err(Problem::NobodyListens);
+        }
+        // The server's own: nobody else may listen there.
+        let server = Who { principal: Principal::server(), peer: Peer::INTERNAL };
+        let direct = listen(&app, &server, &address).await?;
+        let (_turn, plain) = if audience.plain > 0 {
+            let asked = wanted.is_some();
+            let reply = wanted.map_or_else(|| Topic::parse(&format!("{}/reply", topic.as_str())), Ok)?;
+            let turn = app.turns.wait(&reply, deadline).await?;
+            match listen(&app, &who, &reply).await {
+                Ok(link) => (Some(turn), Some(link)),
+                // Whoever can read the response topic answers there all the same.
+                Err(Problem::Forbidden(_)) if !asked && audience.plain < audience.sessions => (None, None),
+                Err(problem) => return Err(problem),
+            }
+        } else {
+            (None, None)
+        };
+        let mut burst = Burst::new(&app, &who);
+        burst.stage(Ok(message));
+        let published = burst.finish().await.pop().unwrap_or(Err(Problem::Internal))?;
+        if published.matched == 0 {
+            return Err(Problem::NobodyListens);
+        }
+        let reply = match &plain {
+            None => first(&app, &direct, deadline).await,
+            Some(plain) => tokio::select! {
+                reply = first(&app, &direct, deadline) => reply,
+                reply = first(&app, plain, deadline) => reply,
+            },
+        }?;
+        Ok(topics::payload(&reply).into_response())
     }
-    let reply = match &plain {
-        None => first(&app, &direct, deadline).await,
-        Some(plain) => tokio::select! {
-            reply = first(&app, &direct, deadline) => reply,
-            reply = first(&app, plain, deadline) => reply,
-        },
-    }?;
-    Ok(topics::payload(&reply).into_response())
 }
 
 /// 128 bits that nobody can guess, as text.

@@ -319,3 +319,35 @@ async fn a_client_that_goes_while_it_waits_or_streams_is_gone_at_once() {
     assert_eq!(shown["id"], "s");
     server.drain().await;
 }
+
+#[tokio::test]
+async fn who_closes_its_side_behind_its_request_is_answered_unless_it_is_to_wait() {
+    let server = serve().await;
+    let health = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let post = "POST /v1/topics/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx";
+    let lines = "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
+        content-length: 27\r\n\r\n{\"topic\":\"a\",\"payload\":\"x\"}";
+    let wait = "GET /v1/topics/a?wait=50 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for (request, is_answered) in [(health, true), (post, true), (lines, true), (wait, false)] {
+        for _ in 0..20 {
+            let mut raw = Raw::open(server.address).await;
+            raw.say(request).await;
+            raw.0.shutdown().await.unwrap();
+            assert_eq!(raw.rest().await.starts_with("HTTP/1.1 200 OK\r\n"), is_answered, "{request}");
+        }
+    }
+    server.attached(0).await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn who_asks_and_goes_leaves_nobody_waiting_for_the_reply() {
+    let server = serve().await;
+    server.put("/v1/sessions/s", r#"{"subscriptions":[{"filter":"ask"}]}"#).await;
+    let mut raw = Raw::open(server.address).await;
+    raw.say("POST /v1/request/ask?timeout=50 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n?").await;
+    server.attached(1).await;
+    drop(raw);
+    server.attached(0).await;
+    server.drain().await;
+}
