@@ -33,7 +33,9 @@ impl Core {
         if !self.wait_to_shelve(session, state) {
             self.shelve(session, state);
         }
-        self.turn_page(session, state, Cursor(0), Cursor(0));
+        if state.queue.head_is_used_up() {
+            self.turn_page(session, state, Cursor(0), Cursor(0));
+        }
     }
 
     /// `false`: everything that could be shelved is durable.

@@ -249,6 +249,11 @@ impl Queue {
         self.beyond.as_ref().is_some_and(|beyond| beyond.len() > 0)
     }
 
+    /// Whether what comes next lies on disk, read or not.
+    pub(crate) fn head_is_used_up(&self) -> bool {
+        self.shelf_is_next().is_some()
+    }
+
     /// Whether what comes next lies on disk, and nobody has asked for it.
     pub(crate) fn is_stuck(&self) -> bool {
         self.shelf_is_next().is_some_and(|beyond| beyond.front().is_none() && !beyond.is_asked())
