@@ -29,11 +29,14 @@ pub(super) fn run(common: &Common, flight: u32, publishers: u32, client: args::C
     let publishers = publishers.min(flight);
     (report.publishers, report.subscribers) = (publishers, 1);
 
-    let reader = keep(common, &broker, true)?;
-    let subscribers = match client {
+    let mut reader = come(common, &broker, Session::Kept)?;
+    reader.subscribe(common.mqtt, &[format!("{}/+", broker.root())], common.qos)?;
+    reader.subscribed(common.mqtt)?;
+    let mut subscribers = Vec::new();
+    match client {
         args::Client::Away => leave(reader)?,
-        args::Client::Reading => vec![Conn::new(reader)?],
-    };
+        args::Client::Reading => subscribers.push(Conn::new(reader)?),
+    }
     let everyone = 0..usize::try_from(publishers)?;
     engine.groups.push(Group::new(everyone.clone(), 0..subscribers.len()));
     engine.subscribers = subscribers.into_iter().map(|conn| Subscriber::new(conn, 0, everyone.clone())).collect();
@@ -57,35 +60,29 @@ pub(super) fn run(common: &Common, flight: u32, publishers: u32, client: args::C
     let flow = Flow::of_acknowledgements("durable");
     flows::measure(common, &flow, watched, &mut engine, &mut report)?;
     if client == args::Client::Away {
-        engine.admit(Conn::new(keep(common, &broker, false)?)?)?;
+        engine.admit(Conn::new(come(common, &broker, Session::Kept)?)?)?;
         flows::drain(&mut engine, common.patience())?;
     }
     flows::account(&engine, &mut report);
     drop(engine);
     // A clean session ends the kept one [MQTT-3.1.2-6]: the broker is left as it was found.
-    let mut last = broker.greet(&broker.client_id("s", 0), Session::Clean)?;
-    last.welcome(common.mqtt)?;
-    leave(last)?;
+    leave(come(common, &broker, Session::Clean)?)?;
     Ok(report)
 }
 
-/// Opens the kept session, or comes back to it.
-fn keep(common: &Common, broker: &Broker, first: bool) -> Result<Client> {
-    let mut client = broker.greet(&broker.client_id("s", 0), Session::Kept)?;
+/// Connects the client whose session it is.
+fn come(common: &Common, broker: &Broker, session: Session) -> Result<Client> {
+    let mut client = broker.greet(&broker.client_id("s", 0), session)?;
     client.welcome(common.mqtt)?;
-    if first {
-        client.subscribe(common.mqtt, &[format!("{}/+", broker.root())], common.qos)?;
-        client.subscribed(common.mqtt)?;
-    }
     Ok(client)
 }
 
-/// Disconnects, and waits for the broker to have heard of it; gives the connections that are left.
-fn leave(mut client: Client) -> Result<Vec<Conn>> {
+/// Disconnects, and waits until the broker has closed in its turn: from then on the client is away.
+fn leave(mut client: Client) -> Result<()> {
     client.stream.write_all(&wire::DISCONNECT_BYTES)?;
-    // The broker closes in its turn [MQTT-3.14.4-1 has the client close; every broker does]: an end, or an error.
+    // There is no answer, only an end.
     let _ = client.answer(wire::PINGRESP, |_| Ok(()));
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// What one of several gets of `whole`, the remainder going to the first.
