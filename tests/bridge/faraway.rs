@@ -14,6 +14,7 @@ fn a_maximum_qos_is_told_at_connect_and_kept_to() {
     let there = mosquitto_sub(&cloud, V5, &["-t", "a", "-q", "1", "-C", "1", "-F", "%q %p"]);
     mosquitto_pub(&site, V5, &["-t", "a", "-q", "2", "-m", "lowered"]);
     assert_eq!(there.finish(), ["1 lowered"]);
+    assert_eq!(figure(&site, "cloud", "reduced"), 1);
     assert_eq!(status(&site, "cloud")["connected"], true);
 }
 
@@ -26,6 +27,7 @@ fn a_cloud_that_retains_nothing_gets_events() {
     let there = mosquitto_sub(&cloud, V5, &["-t", "a", "-q", "1", "-C", "1", "-F", "%r %p"]);
     mosquitto_pub(&site, V5, &["-t", "a", "-r", "-q", "1", "-m", "state"]);
     assert_eq!(there.finish(), ["0 state"]);
+    assert_eq!(figure(&site, "cloud", "reduced"), 1);
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 use super::{bridge, connected, figure, parted, route, site, status};
 use crate::{
-    clients::{Program, V5, V311, curl, mosquitto_pub, mosquitto_pub_lines, mosquitto_sub, mosquitto_sub_to_the_end},
+    clients::{
+        Program, V5, V311, curl, mosquitto_pub, mosquitto_pub_lines, mosquitto_sub, mosquitto_sub_to_the_end,
+        rest_session,
+    },
     harness::{Broker, Cloud, Line, Server, eventually, within},
+    restart::read_all,
 };
 use std::time::Duration;
 
@@ -30,24 +34,28 @@ fn reader(cloud: &impl Broker, qos: &str) -> Program {
     mosquitto_sub(cloud, V311, &["-q", qos, "-t", "site-a/readings/#", "-F", "%t %p"])
 }
 
-/// The numbers of one level in the order of their coming.
-fn numbers(lines: &[String], qos: &str) -> Vec<usize> {
-    let start = format!("site-a/readings/{qos} ");
-    lines.iter().filter_map(|line| line.strip_prefix(&start)?.parse().ok()).collect()
+/// The numbers behind this beginning, in the order of their coming.
+fn numbers(lines: &[String], start: &str) -> Vec<usize> {
+    lines.iter().filter_map(|line| line.strip_prefix(start)?.parse().ok()).collect()
+}
+
+/// What a reader's lines of one level begin with.
+fn reading(qos: &str) -> String {
+    format!("site-a/readings/{qos} ")
 }
 
 /// Everything has come, in order, QoS 2 once.
 fn assert_all(reader: &Program) {
     within(Duration::from_secs(60), "the last of both levels has come", || {
         let lines = reader.lines();
-        LEVELS.iter().all(|qos| lines.iter().rev().any(|line| *line == format!("site-a/readings/{qos} {}", EACH - 1)))
+        LEVELS.iter().all(|qos| lines.iter().rev().any(|line| *line == format!("{}{}", reading(qos), EACH - 1)))
     });
     let lines = reader.lines();
     let wanted: Vec<usize> = (0..EACH).collect();
-    assert_eq!(numbers(&lines, "2"), wanted, "QoS 2 comes once and in order");
+    assert_eq!(numbers(&lines, &reading("2")), wanted, "QoS 2 comes once and in order");
     // At least once: what was under way when a connection broke may come again, from there on in order.
     let mut next = 0;
-    for number in numbers(&lines, "1") {
+    for number in numbers(&lines, &reading("1")) {
         assert!(number <= next, "{number} came before {next}");
         next = next.max(number + 1);
     }
@@ -108,7 +116,7 @@ fn a_cloud_that_ends_and_comes_back_gets_what_came_in_between() {
             bridge("cloud", &line, version, "") + &route("out", "readings/#", "qos = 2\nremote_prefix = \"site-a/\"");
         let site = site(&config);
         let all = |reader: &Program, last: usize| {
-            LEVELS.iter().all(|qos| numbers(&reader.lines(), qos).contains(&last))
+            LEVELS.iter().all(|qos| numbers(&reader.lines(), &reading(qos)).contains(&last))
                 && figure(&site, "cloud", "queued") == 0
         };
         publish(&site, 0..100);
@@ -126,7 +134,7 @@ fn a_cloud_that_ends_and_comes_back_gets_what_came_in_between() {
         publish(&site, 200..300);
         eventually("all have come", || all(&second, 299));
         for qos in LEVELS {
-            let came = [numbers(&before, qos), numbers(&second.lines(), qos)].concat();
+            let came = [numbers(&before, &reading(qos)), numbers(&second.lines(), &reading(qos))].concat();
             assert_eq!(came, (0..300).collect::<Vec<_>>(), "{version} QoS {qos}");
         }
     }
@@ -182,6 +190,46 @@ fn commands_of_an_outage_arrive_when_it_is_over() {
         line.lead_to(&cloud);
         assert_eq!(here.finish(), lines, "{version}");
     }
+}
+
+/// A backlog of commands comes in while the site is killed. Gives the numbers of each level as they are in a session.
+fn commands_over_a_kill(cloud: &impl Broker, version: &str) -> [Vec<usize>; 2] {
+    let line = Line::to(cloud);
+    let site = site(&(bridge("cloud", &line, version, "") + &route("in", "commands", "qos = 2")));
+    rest_session(&site, "app", "commands", "");
+    line.cut();
+    parted(&site, "cloud");
+    for qos in LEVELS {
+        let texts: Vec<String> = (0..1_000).map(|n| format!("{qos}-{n}")).collect();
+        let lines: Vec<&str> = texts.iter().map(String::as_str).collect();
+        mosquitto_pub_lines(cloud, V311, &["-t", "commands", "-q", qos], &lines);
+    }
+    line.lead_to(cloud);
+    let queued = |site: &Server| curl(site, "/v1/sessions/app", &[]).json()["queued"].as_u64().unwrap();
+    eventually("some have come", || queued(&site) > 300);
+    let site = Server::start_in(site.kill(), &[]).unwrap();
+    eventually("all have come", || queued(&site) >= 2_000);
+    let texts = read_all(&site, "app");
+    LEVELS.map(|qos| numbers(&texts, &format!("{qos}-")))
+}
+
+#[test]
+fn commands_come_in_over_a_kill_and_those_of_qos_2_once() {
+    let wanted: Vec<usize> = (0..1_000).collect();
+    for version in [V311, V5] {
+        let [mut once, mut exactly] = commands_over_a_kill(&Cloud::start(), version);
+        // mosquitto gives its subscribers another order.
+        exactly.sort_unstable();
+        assert_eq!(exactly, wanted, "{version}");
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once, wanted, "{version}");
+    }
+    let [mut once, exactly] = commands_over_a_kill(&Server::start(), V5);
+    assert_eq!(exactly, wanted, "exactly once and in order");
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once, wanted);
 }
 
 #[test]

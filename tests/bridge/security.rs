@@ -148,3 +148,34 @@ fn another_waystation_knows_the_site_by_its_user_and_gives_it_its_rights() {
     assert_eq!(status(&site, "cloud")["connected"], true);
     assert_ne!(cloud.mqtt().port(), 0);
 }
+
+#[test]
+fn the_rights_at_home_hold_for_a_bridge_as_for_any_client() {
+    let acl = tempfile::NamedTempFile::new().unwrap();
+    let rules = "[[rule]]\nclient = \"$bridge/cloud\"\nallow = [\"subscribe\"]\ntopics = [\"sensors/#\"]\n\
+                 [[rule]]\nclient = \"$bridge/cloud\"\nallow = [\"publish\"]\ntopics = [\"valves/#\"]\n\
+                 [[rule]]\nclient = \"$bridge/cloud\"\ndeny = [\"publish\", \"subscribe\"]\ntopics = [\"#\"]\n\
+                 [[rule]]\nallow = [\"publish\", \"subscribe\"]\ntopics = [\"#\"]\n";
+    std::fs::write(acl.path(), rules).unwrap();
+    let cloud = Cloud::start();
+    let config = format!("[auth]\nacl_file = \"{}\"\n", acl.path().display())
+        + &bridge("cloud", &cloud, V5, "")
+        + &route("out", "sensors/#", "")
+        + &route("out", "secrets/#", "")
+        + &route("in", "#", "remote_prefix = \"site-a/\"");
+    // Without the right `admin` nobody is told how it stands.
+    let site = Server::start_with(&config, &[]);
+    eventually("the route that may not be is told", || site.log().contains("secrets/#"));
+    eventually("it is connected", || site.log().contains("connected bridge=cloud"));
+
+    let there = mosquitto_sub(&cloud, V5, &["-t", "sensors/#", "-t", "secrets/#", "-q", "1", "-C", "1", "-F", "%t"]);
+    for topic in ["secrets/a", "sensors/a"] {
+        mosquitto_pub(&site, V5, &["-t", topic, "-q", "1", "-m", "x"]);
+    }
+    assert_eq!(there.finish(), ["sensors/a"]);
+    let here = mosquitto_sub(&site, V5, &["-t", "#", "-q", "1", "-C", "1", "-F", "%t"]);
+    for topic in ["site-a/doors/1", "site-a/valves/7"] {
+        mosquitto_pub(&cloud, V5, &["-t", topic, "-q", "1", "-m", "open"]);
+    }
+    assert_eq!(here.finish(), ["valves/7"]);
+}
