@@ -28,6 +28,11 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// The far side has let us in: should it hang up at once, it is not tried at full speed, but soon.
+    pub(crate) fn reached(&mut self) {
+        self.failures = self.failures.min(1);
+    }
+
     /// A connection was of use.
     pub(crate) fn worked(&mut self) {
         self.failures = 0;
@@ -58,6 +63,18 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 15, 15]);
         backoff.worked();
         assert_eq!(backoff.pause(Cause::Fault, 0.0), FIRST / 2);
+    }
+
+    #[test]
+    fn a_far_side_that_lets_us_in_is_tried_again_soon() {
+        let mut backoff = Backoff::default();
+        for _ in 0..6 {
+            backoff.pause(Cause::Fault, 1.0);
+        }
+        for _ in 0..3 {
+            backoff.reached();
+            assert_eq!(backoff.pause(Cause::Fault, 1.0), 2 * FIRST);
+        }
     }
 
     #[test]

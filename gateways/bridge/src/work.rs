@@ -140,6 +140,7 @@ impl Work {
             Err(why) => return fault(why),
         };
         self.report(&welcome);
+        self.backoff.reached();
         self.figures.connected(true);
         let wanted = if self.granted && welcome.session_present { Vec::new() } else { self.wanted() };
         let parties = Parties {
