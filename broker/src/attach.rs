@@ -230,12 +230,15 @@ impl Core {
 
     /// The session's terms have changed: what must survive of it is itself if it outlives its connection, and its will
     /// anyway.
-    pub(crate) fn record_session(&self, session: &Session, state: &State, records: &mut Vec<Record>) {
+    pub(crate) fn record_session(&self, session: &Session, state: &mut State, records: &mut Vec<Record>) {
         let Some(client) = session.client.clone().filter(|_| self.store.keeps()) else { return };
         let was_kept = session.has(KEPT);
         // What it has on disk alone stays there until its connection ends.
         let kept = state.expiry > 0 || state.queue.reaches_beyond();
         session.set_trait(KEPT, kept);
+        if was_kept && !kept {
+            state.queue.keep_in_memory();
+        }
         if !kept && session.has(KNOWN) {
             // From now on it dies with its connection: nothing of it is worth keeping.
             session.set_trait(KNOWN, false);

@@ -126,7 +126,7 @@ impl Link {
         let mut records = Vec::new();
         if let Some(mut state) = self.state() {
             state.expiry = granted;
-            self.core.record_session(&self.session, &state, &mut records);
+            self.core.record_session(&self.session, &mut state, &mut records);
         }
         self.core.note(&mut records);
         granted
@@ -141,7 +141,7 @@ impl Link {
             state.seldom.change(|seldom| seldom.options = options);
             let rejects = state.overflow(limits) == Overflow::Reject;
             self.session.set_trait(REJECTS, rejects);
-            self.core.record_session(&self.session, &state, &mut records);
+            self.core.record_session(&self.session, &mut state, &mut records);
         }
         self.core.note(&mut records)
     }
@@ -177,7 +177,7 @@ impl Link {
             state.will = will.map(Box::new);
             match self.kept() {
                 true => records.push(Record::Will(self.session.key, state.will.clone())),
-                false => self.core.record_session(&self.session, &state, &mut records),
+                false => self.core.record_session(&self.session, &mut state, &mut records),
             }
         }
         Ok(self.core.note(&mut records))

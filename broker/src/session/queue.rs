@@ -325,6 +325,13 @@ impl Queue {
         self.beyond.as_mut().map_or(0, |beyond| beyond.pass(cursor))
     }
 
+    /// The store is to forget the session: nothing that is here can lie on disk alone.
+    pub(crate) fn keep_in_memory(&mut self) {
+        for entry in self.promised.iter_mut().filter(|entry| entry.is_ready()) {
+            entry.footing = Footing::Memory;
+        }
+    }
+
     /// The page to read for who has seen everything up to `after`, and has `enough` with so many bytes before it.
     pub(crate) fn wanted(&mut self, after: Cursor, enough: u64) -> Option<Wanted> {
         let beyond = self.beyond.as_mut()?;
@@ -407,6 +414,19 @@ pub(crate) mod tests {
         assert_eq!(order, [1, 2, 3]);
         assert_eq!(queue.next(true).map(|(_, e)| e.cursor.0), Some(1));
         assert_eq!(queue.next(false).map(|(_, e)| e.cursor.0), Some(2));
+    }
+
+    #[test]
+    fn what_the_store_has_goes_to_disk_beyond_the_head_and_stays_once_it_has_it_no_more() {
+        let stored = |cursor| Entry { footing: Footing::Store, lsn: Lsn(cursor), ..entry(cursor) };
+        let mut queue = Queue::default();
+        (1..=6).for_each(|cursor| queue.push(stored(cursor)));
+        assert_eq!(queue.shelve(2, Lsn(5), |_| true), 3, "the head stays, and what is not durable");
+        assert_eq!((queue.len(), queue.promised.len(), queue.reaches_beyond()), (6, 3, true));
+        let mut queue = Queue::default();
+        (1..=6).for_each(|cursor| queue.push(stored(cursor)));
+        queue.keep_in_memory();
+        assert_eq!((queue.shelve(2, Lsn(6), |_| true), queue.newest_to_shelve()), (0, None));
     }
 
     #[test]
