@@ -261,10 +261,7 @@ fn a_full_queue_loses_the_oldest_and_counts_them() {
     parted(&site, "cloud");
     let texts: Vec<String> = (0..25).map(|n| n.to_string()).collect();
     let lines: Vec<&str> = texts.iter().map(String::as_str).collect();
-    // One by one: of a burst the newest are lost, as long as none of it is on disk.
-    for line in &lines {
-        mosquitto_pub(&site, V5, &["-t", "readings/1", "-q", "1", "-m", line]);
-    }
+    mosquitto_pub_lines(&site, V5, &["-t", "readings/1", "-q", "1"], &lines);
     let seen = status(&site, "cloud");
     assert_eq!((&seen["queued"], &seen["dropped"]), (&10.into(), &15.into()), "{seen}");
     let drops = curl(&site, "/v1/drops", &[]).json();
