@@ -2,7 +2,7 @@
 //! the sessions there are.
 
 use crate::{
-    access::{ClientId, Principal},
+    access::Principal,
     broker::{Broker, Core},
     clock::Time,
     drops::Tally,
@@ -33,10 +33,11 @@ pub(crate) enum Due {
     Credentials,
 }
 
-/// A will that found the store down.
+/// A will that is to be published now, or found the store down.
 pub(crate) struct Owed {
+    /// Whose it is. The store keeps it until it is published.
+    session: Arc<Session>,
     principal: Principal,
-    client: Option<ClientId>,
     /// Of the gateway its client came by.
     traffic: Arc<Traffic>,
     will: Will,
@@ -156,11 +157,8 @@ impl Core {
     /// again: its client was told that it is kept.
     pub(crate) fn publish_will(self: &Arc<Self>, session: &Arc<Session>, principal: &Principal, will: &Will) {
         let traffic = session.state.lock().traffic.clone();
-        let (principal, client, will) = (principal.clone(), session.client.clone(), will.clone());
-        self.publish_or_owe(Owed { principal, client, traffic, will });
-        if session.has(KNOWN) && session.state.lock().will.is_none() {
-            self.note(&mut vec![Record::Will(session.key, None)]);
-        }
+        let (session, principal, will) = (session.clone(), principal.clone(), will.clone());
+        self.publish_or_owe(Owed { session, principal, traffic, will });
     }
 
     fn publish_owed_wills(self: &Arc<Self>) {
@@ -171,9 +169,9 @@ impl Core {
     }
 
     fn publish_or_owe(self: &Arc<Self>, owed: Owed) {
-        let Owed { principal, client, will, .. } = &owed;
+        let Owed { session, principal, will, .. } = &owed;
         let mut publisher =
-            Publisher::sessionless(self.clone(), principal.clone(), client.clone(), self.gateways.none());
+            Publisher::sessionless(self.clone(), principal.clone(), session.client.clone(), self.gateways.none());
         let message = Publish {
             retain: will.retain,
             expiry: will.expiry,
@@ -185,20 +183,23 @@ impl Core {
         if publisher.stage(message, 0).is_ok() {
             publisher.flush_in_order(&mut receipts);
         }
-        match receipts.first().map(|receipt| receipt.outcome) {
-            // The rights' refusal is counted where it is found.
-            None | Some(Outcome::Accepted { .. }) => return,
-            Some(Outcome::StoreUnavailable) => {
-                let mut waiting = self.owed_wills.lock();
-                if waiting.len() < MOST_OWED {
-                    return waiting.push(owed);
-                }
+        let outcome = receipts.first().map(|receipt| receipt.outcome);
+        if outcome == Some(Outcome::StoreUnavailable) {
+            let mut waiting = self.owed_wills.lock();
+            if waiting.len() < MOST_OWED {
+                return waiting.push(owed);
             }
-            Some(_) => {}
         }
-        let mut tally = Tally::new(owed.traffic);
-        tally.add(Some(&owed.will.topic), DropCause::Refused, 1);
-        self.budget.drops.enter(tally, owed.client.as_ref(), &self.budget.metrics);
+        let Owed { session, traffic, will, .. } = owed;
+        // The rights' refusal is counted where it is found.
+        if !matches!(outcome, None | Some(Outcome::Accepted { .. })) {
+            let mut tally = Tally::new(traffic);
+            tally.add(Some(&will.topic), DropCause::Refused, 1);
+            self.budget.drops.enter(tally, session.client.as_ref(), &self.budget.metrics);
+        }
+        if session.has(KNOWN) && session.state.lock().will.is_none() {
+            self.note(&mut vec![Record::Will(session.key, None)]);
+        }
     }
 
     /// Ends a session for good, with its will if one is pending (MQTT 5.0 §3.1.2.5: the session's end is the last

@@ -69,6 +69,23 @@ fn a_will_that_finds_the_store_down_is_published_when_it_writes_again() {
 }
 
 #[test]
+fn a_will_that_the_store_kept_back_is_not_lost_by_a_crash_before_it_is_published() {
+    let scene = Scene::new();
+    subscribe(&mut scene.world.resident("resident"), "will", Qos::AtLeastOnce);
+    let stays = scene.world.hello("other");
+    let stays = scene.world.attach(Hello { will: will(5), expiry: 600, start: Start::Resume, ..stays }).link;
+    scene.world.store.sync();
+    scene.world.store.set_down(true);
+    drop(stays);
+    scene.world.advance(5);
+    scene.world.store.set_down(false);
+    scene.world.store.sync();
+    let world = scene.world.crash();
+    world.advance(60);
+    assert_eq!(take(&mut world.resident("resident"), Pick::Unsent).len(), 1);
+}
+
+#[test]
 fn a_delayed_will_is_not_early_and_not_sent_to_one_who_returns() {
     let mut scene = Scene::new();
     drop(scene.mortal(5, 60));
