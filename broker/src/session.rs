@@ -30,7 +30,7 @@ use beyond::Gone;
 use inflight::Inflight;
 use parking_lot::Mutex;
 use queue::{Entry, Footing, Identifiers, Queue};
-use rare::{Scan, Seldom};
+use rare::{Places, Scan, Seldom};
 use signal::{DELIVERABLE, ROOM, Signal};
 use std::{
     num::NonZeroU16,
@@ -262,8 +262,41 @@ impl State {
         }
         self.missed = 0;
         account.tell(self.counts());
-        if self.seldom.missed_shown > 0 {
-            self.seldom.change(|seldom| seldom.missed_shown = 0);
+        self.tell_missed(0);
+    }
+
+    /// A read tells `missed` losses: with whatever it hands out they are acknowledged.
+    pub(crate) fn tell_missed(&mut self, missed: u64) {
+        if missed != self.seldom.missed_shown || !self.seldom.lost_shown.is_empty() {
+            self.seldom.change(|seldom| (seldom.missed_shown, seldom.lost_shown) = (missed, Places::default()));
+        }
+    }
+
+    /// The client has settled everything up to `cursor`: what it was told of, and what it had got before it was lost,
+    /// is not missed any longer.
+    pub(crate) fn settle_missed(&mut self, cursor: Cursor, account: &mut Account<'_>) {
+        if self.missed > 0 {
+            let known = self
+                .seldom
+                .change(|seldom| std::mem::take(&mut seldom.missed_shown) + seldom.lost_shown.take_through(cursor));
+            self.missed -= known.min(self.missed);
+            account.tell(self.counts());
+        }
+    }
+
+    /// Of places that a full queue lost, notes those that the client was handed before.
+    fn note_lost(&mut self, first: Cursor, count: u64) {
+        let up_to = |place: Cursor| (place.0 + 1).saturating_sub(first.0).min(count);
+        // The client has it from the stream that is still open: nothing to tell there.
+        let sent = self.seldom.streamed.map_or(0, up_to);
+        let shown = up_to(self.shown).saturating_sub(sent);
+        if sent + shown > 0 {
+            self.seldom.change(|seldom| {
+                seldom.missed_shown += sent;
+                if shown > 0 {
+                    seldom.lost_shown.push(Cursor(first.0 + sent), shown);
+                }
+            });
         }
     }
 
@@ -380,9 +413,8 @@ impl State {
     pub(crate) fn drop_entry(&mut self, entry: &Entry, cause: DropCause, account: &mut Account<'_>) {
         self.give_back(entry, account);
         self.count_lost(&entry.message, entry.qos, cause, account);
-        if cause == DropCause::QueueFull && self.seldom.streamed.is_some_and(|through| entry.cursor <= through) {
-            // The client has it from the stream that is still open: nothing to tell there.
-            self.seldom.change(|seldom| seldom.missed_shown += 1);
+        if cause == DropCause::QueueFull {
+            self.note_lost(entry.cursor, 1);
         }
         account.settle(entry);
     }

@@ -77,11 +77,7 @@ impl Link {
             }
             state.settled = cursor;
             let mut account = Account::new(&self.core.budget, &self.session);
-            if state.seldom.missed_shown > 0 {
-                let shown = state.seldom.change(|seldom| std::mem::take(&mut seldom.missed_shown));
-                state.missed -= shown.min(state.missed);
-                account.tell(state.counts());
-            }
+            state.settle_missed(cursor, &mut account);
             let mut entries = Vec::new();
             state.queue.drain_through(cursor, |gone| entries.push(gone));
             // What another road handed out and did not settle, and is not past the point of no return.
@@ -152,7 +148,7 @@ impl Link {
             let news = state.missed - state.seldom.missed_shown.min(state.missed);
             if news > 0 {
                 let missed = state.missed;
-                state.seldom.change(|seldom| seldom.missed_shown = missed);
+                state.tell_missed(missed);
             }
             news
         })
@@ -163,9 +159,7 @@ impl Link {
     pub fn missed(&self) -> u64 {
         self.state().map_or(0, |mut state| {
             let missed = state.missed;
-            if missed != state.seldom.missed_shown {
-                state.seldom.change(|seldom| seldom.missed_shown = missed);
-            }
+            state.tell_missed(missed);
             missed
         })
     }

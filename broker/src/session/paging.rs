@@ -152,9 +152,8 @@ impl State {
     pub(super) fn drop_unseen(&mut self, places: &Unseen, cause: DropCause, account: &mut Account<'_>) {
         self.forget_unseen(places);
         self.lose_unseen(places.count, cause, account);
-        if let Some(through) = self.seldom.streamed.filter(|_| cause == DropCause::QueueFull) {
-            let sent = (through.0 + 1).saturating_sub(places.first.0).min(places.count);
-            self.seldom.change(|seldom| seldom.missed_shown += sent);
+        if cause == DropCause::QueueFull {
+            self.note_lost(places.first, places.count);
         }
         account.settle_unseen(places);
     }

@@ -25,6 +25,8 @@ pub(crate) struct Rare {
     pub(crate) dropped: u64,
     /// Of the missed messages, those that an unacknowledged read has told already.
     pub(crate) missed_shown: u64,
+    /// Those that a reader by cursor was handed before they were lost, and that no read has told since.
+    pub(crate) lost_shown: Places,
     /// Up to where the stream that holds the session has sent everything; `None`: no stream does.
     pub(crate) streamed: Option<Cursor>,
     /// When the session ends, while its client is away.
@@ -43,6 +45,37 @@ pub(crate) struct Scan {
     pub(crate) since: Time,
 }
 
+/// Places in the order of their cursors, as runs: the first of each, and how many. No more than a queue had.
+#[derive(Default)]
+pub(crate) struct Places(VecDeque<(u64, u64)>);
+
+impl Places {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, first: Cursor, count: u64) {
+        match self.0.back_mut().filter(|(start, length)| start + length == first.0) {
+            Some((_, length)) => *length += count,
+            None => self.0.push_back((first.0, count)),
+        }
+    }
+
+    /// Takes out those up to and including `cursor`; gives how many there were.
+    pub(crate) fn take_through(&mut self, cursor: Cursor) -> u64 {
+        let mut taken = 0;
+        while let Some((start, length)) = self.0.pop_front() {
+            let reached = (cursor.0 + 1).saturating_sub(start).min(length);
+            taken += reached;
+            if reached < length {
+                self.0.push_front((start + reached, length - reached));
+                break;
+            }
+        }
+        taken
+    }
+}
+
 static NOTHING: Rare = Rare::NOTHING;
 
 impl Rare {
@@ -53,6 +86,7 @@ impl Rare {
         options: SessionOptions { max_queued_messages: None, max_queued_bytes: None, overflow: None },
         dropped: 0,
         missed_shown: 0,
+        lost_shown: Places(VecDeque::new()),
         streamed: None,
         ends: None,
         lingers: Duration::ZERO,
@@ -66,6 +100,7 @@ impl Rare {
             && self.options == SessionOptions::default()
             && self.dropped == 0
             && self.missed_shown == 0
+            && self.lost_shown.is_empty()
             && self.streamed.is_none()
             && self.ends.is_none()
             && self.lingers.is_zero()
@@ -96,6 +131,15 @@ impl Deref for Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_taken_out_in_the_order_of_their_cursors() {
+        let mut places = Places::default();
+        [(3, 2), (5, 1), (9, 4)].into_iter().for_each(|(first, count)| places.push(Cursor(first), count));
+        assert_eq!(places.0, [(3, 3), (9, 4)]);
+        let taken = [2, 4, 4, 10, 99].map(|cursor| places.take_through(Cursor(cursor)));
+        assert_eq!((taken, places.is_empty()), ([0, 2, 0, 3, 2], true));
+    }
 
     #[test]
     fn room_is_kept_only_while_something_is_in_it() {

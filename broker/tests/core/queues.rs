@@ -141,6 +141,27 @@ fn who_reads_on_after_a_stream_misses_what_it_had_sent_and_nobody_acknowledged()
 }
 
 #[test]
+fn what_a_reader_had_got_before_it_was_lost_is_not_missed_once_it_says_so() {
+    let (world, mut link) = bounded(4, Overflow::DropOldest);
+    let publish = |texts: &[&str]| {
+        texts.iter().for_each(|text| _ = world.publish("t", text, Qos::AtLeastOnce));
+        world.store.sync();
+    };
+    publish(&["1", "2", "3", "4"]);
+    let read = take(&mut link, Pick::Oldest(Cursor(0)));
+    publish(&["5", "6", "7"]);
+    link.detach(Detach::WithWill);
+    let mut link = world.resident("c");
+    // 1, 2 and 3 are lost; who says that it has 2 does not miss it, nor 1.
+    link.settle_through(read[1].cursor).unwrap();
+    let rest = take(&mut link, Pick::Oldest(read[1].cursor));
+    assert_eq!((texts(&rest), link.missed()), (vec!["4", "5", "6", "7"], 1));
+    publish(&["8"]);
+    link.settle_through(rest[3].cursor).unwrap();
+    assert_eq!(link.missed(), 0, "3 was told with what is acknowledged now, and 4 had come");
+}
+
+#[test]
 fn properties_count_for_the_bytes_of_a_queue() {
     let world = World::with(|limits| limits.max_queued_bytes = 10_000);
     let mut link = world.resident("c");
