@@ -186,6 +186,9 @@ fn read_gateways(tables: Table, registry: &Registry, layers: &Layers) -> Result<
                     let key = format!("{key}[{index}]");
                     let gateway = read_gateway(kind, table, &key, layers)?;
                     check_name(&gateway, &read, registry).map_err(|why| layers.error(&format!("{key}.name"), why))?;
+                    let before = read.iter().filter(|other| other.kind == name).map(|other| other.table.clone());
+                    kind.check_beside(gateway.table.clone(), before.collect())
+                        .map_err(|invalid| layers.error(&format!("{key}.{}", invalid.key), invalid.why))?;
                     read.push(gateway);
                 }
             }

@@ -78,3 +78,24 @@ fn routes_that_bring_back_what_they_took_away_are_refused_over_3_1_1() {
     let ended = check(&apart);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
 }
+
+#[test]
+fn two_bridges_that_would_take_messages_round_for_ever_are_refused() {
+    let other = |version, url| bridge_to("other", url, version, "");
+    let here = "mqtt://127.0.0.1:1";
+    let round = to_cloud(V5, "") + &route("out", "a/#", "") + &other(V311, here) + &route("in", "#", "");
+    let ended = check(&round);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    for part in ["gateways.bridge[1].route[0]", "`cloud`", "round for ever", "prefixes"] {
+        assert!(ended.stderr.contains(part), "no {part} in {ended:?}");
+    }
+    let comes_to_rest = [
+        to_cloud(V5, "") + &route("out", "a/#", "") + &other(V5, here) + &route("in", "#", ""),
+        to_cloud(V5, "") + &route("out", "a/#", "") + &other(V311, "mqtt://127.0.0.1:2") + &route("in", "#", ""),
+        to_cloud(V5, "") + &route("out", "a/#", "") + &other(V311, here) + &route("in", "#", "local_prefix = \"b/\""),
+        to_cloud(V311, "") + &route("out", "a/#", "") + &other(V311, here) + &route("out", "a/#", ""),
+    ];
+    for config in comes_to_rest {
+        assert_eq!(check(&config).code, Some(0), "{config}");
+    }
+}

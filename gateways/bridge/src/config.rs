@@ -181,6 +181,21 @@ impl Config {
         self.check_routes()
     }
 
+    /// Whether it can work beside the bridges before it. All were checked.
+    pub(crate) fn check_beside(&self, before: &[Self]) -> Checked {
+        for other in before {
+            if let Some(at) = loops::circle(self, other) {
+                let why = format!(
+                    "takes messages round for ever with the bridge `{}` to the same far side: MQTT 3.1.1 does not tell \
+                     where a message began; use prefixes that are disjoint, or protocol = \"5\" for both",
+                    other.name
+                );
+                return wrong(format!("route[{at}]"), why);
+            }
+        }
+        Ok(())
+    }
+
     /// The files of its TLS.
     pub(crate) fn tls_files(&self) -> ClientFiles {
         let Self { ca, cert, key, alpn, .. } = self.clone();

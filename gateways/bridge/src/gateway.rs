@@ -38,6 +38,10 @@ impl Gateway for Bridge {
         config.check()
     }
 
+    fn check_beside(config: &Config, before: &[Config]) -> Result<(), InvalidConfig> {
+        config.check_beside(before)
+    }
+
     fn look(config: &Config) -> Result<(), InvalidConfig> {
         Settings::load(config.clone()).map(drop)
     }

@@ -8,6 +8,7 @@
 use crate::{
     config::{Config, Direction, Protocol},
     route::{Routes, Way, overlap},
+    url::Url,
 };
 use waystation_broker::Properties;
 use waystation_kit::names::{HOPS, MISSED, ORIGIN};
@@ -95,6 +96,25 @@ pub(crate) fn echo(config: &Config) -> Option<(usize, usize)> {
         }
     }
     None
+}
+
+/// Two bridges to one far side of which one brings back, under the topic it had, what the other took away, with
+/// nothing on the message to tell: one of them speaks MQTT 3.1.1. Gives the place of the first one's route.
+pub(crate) fn circle(config: &Config, other: &Config) -> Option<usize> {
+    let [here, there] = [config, other].map(|config| Url::parse(&config.url).ok());
+    let same_side = here.zip(there).is_some_and(|(here, there)| (here.host, here.port) == (there.host, there.port));
+    if !same_side || (config.protocol, other.protocol) == (Protocol::V5, Protocol::V5) {
+        return None;
+    }
+    let theirs = Routes::new(&other.route);
+    let round = |out: &Way, into: &Way| {
+        overlap(&out.target(), into.source.as_str()) && overlap(&into.target(), out.source.as_str())
+    };
+    config.route.iter().position(|route| {
+        let ours = Routes::new(std::slice::from_ref(route));
+        ours.outward.iter().any(|out| theirs.inward.iter().any(|into| round(out, into)))
+            || ours.inward.iter().any(|into| theirs.outward.iter().any(|out| round(out, into)))
+    })
 }
 
 #[cfg(test)]

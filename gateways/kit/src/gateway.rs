@@ -27,6 +27,15 @@ pub trait Gateway: Sized + Send + 'static {
         Ok(())
     }
 
+    /// Of a plural kind: what a table does to those before it.
+    ///
+    /// # Errors
+    /// The offending key (relative to the table) and what would be right.
+    fn check_beside(config: &Self::Config, before: &[Self::Config]) -> Result<(), InvalidConfig> {
+        let _ = (config, before);
+        Ok(())
+    }
+
     /// Reads the files a table names, as `bind` will; for `waystation check`, which binds nothing.
     ///
     /// # Errors

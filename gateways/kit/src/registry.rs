@@ -50,6 +50,12 @@ pub trait Kind: Send + Sync {
     /// The offending key, relative to the table.
     fn check(&self, table: toml::Table) -> Result<toml::Table, InvalidConfig>;
 
+    /// Of a plural kind: checks a table beside those before it. All of them were checked.
+    ///
+    /// # Errors
+    /// The offending key, relative to the table.
+    fn check_beside(&self, table: toml::Table, before: Vec<toml::Table>) -> Result<(), InvalidConfig>;
+
     /// Reads the files that a table names.
     ///
     /// # Errors
@@ -115,6 +121,11 @@ impl<G: Gateway> Kind for KindOf<G> {
         let config = read::<G>(table)?;
         toml::Table::try_from(&config)
             .map_err(|error| InvalidConfig { key: String::new(), why: format!("cannot be written as TOML: {error}") })
+    }
+
+    fn check_beside(&self, table: toml::Table, before: Vec<toml::Table>) -> Result<(), InvalidConfig> {
+        let before = before.into_iter().map(read::<G>).collect::<Result<Vec<_>, _>>()?;
+        G::check_beside(&read::<G>(table)?, &before)
     }
 
     fn look(&self, table: toml::Table) -> Result<(), InvalidConfig> {
