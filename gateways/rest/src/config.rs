@@ -4,6 +4,9 @@ use crate::webhook::{Declaration, MOST_WEBHOOKS};
 use serde::{Deserialize, Serialize};
 use waystation_kit::{InvalidConfig, Listen, tls::TlsFiles};
 
+/// A day. Far more, and the end of a wait is a time that cannot be reckoned with.
+const LONGEST_WAIT_S: u64 = 86_400;
+
 /// Settings of the REST front-end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -88,8 +91,8 @@ impl Config {
     /// What the types cannot say.
     pub(crate) fn check(&self) -> Result<(), InvalidConfig> {
         let wrong = |key: &str, why: String| Err(InvalidConfig { key: key.into(), why });
-        if self.max_wait_s == 0 {
-            return wrong("max_wait_s", "is 0; a number of seconds from 1 is right".into());
+        if !(1..=LONGEST_WAIT_S).contains(&self.max_wait_s) {
+            return wrong("max_wait_s", format!("is {}; 1 to {LONGEST_WAIT_S} seconds are right", self.max_wait_s));
         }
         if self.max_bulk_bytes == 0 {
             return wrong("max_bulk_bytes", "is 0; a number of bytes from 1 is right".into());
@@ -175,6 +178,7 @@ mod tests {
     fn impossible_values_are_named() {
         for (table, key) in [
             ("max_wait_s = 0", "max_wait_s"),
+            ("max_wait_s = 9_223_372_036_854_775_807", "max_wait_s"),
             ("cors_origins = [\"example.com\"]", "cors_origins"),
             ("cors_origins = [\"https://example.com/app\"]", "cors_origins"),
             ("hosts = [\"broker:8080\"]", "hosts"),
