@@ -93,6 +93,11 @@ impl Dialect for V5 {
     fn read(&self, input: &mut BytesMut) -> Result<Heard, String> {
         // rumqttc wants a reason and properties, both of which may be left out (§3.14.2.1, §3.14.2.2.1).
         match **input {
+            // A broker that knows no MQTT 5 answers as its own protocol says (MQTT 3.1.1 §3.1.2.2).
+            [0x20, 2, _, code, ..] => {
+                let why = format!("it answers in MQTT 3.1.1 (return code {code}); try protocol = \"3.1.1\"");
+                return Ok(Heard::ConnAck(Err(NotWelcome { why, for_good: true })));
+            }
             [0xE0, 0, ..] => return Ok(Heard::Disconnect("normal disconnection".into())),
             [0xE0, 1, reason, ..] => {
                 let reason = DisconnectReasonCode::try_from(reason).map_err(|error| error.to_string())?;
@@ -271,5 +276,18 @@ fn qos_of(qos: QoS) -> Qos {
         QoS::AtMostOnce => Qos::AtMostOnce,
         QoS::AtLeastOnce => Qos::AtLeastOnce,
         QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_knows_no_mqtt_5_is_told_from_one_that_talks_nonsense() {
+        let heard = V5::default().read(&mut BytesMut::from(&[0x20, 2, 0, 1][..]));
+        let Ok(Heard::ConnAck(Err(refusal))) = heard else { panic!("{heard:?}") };
+        assert!(refusal.why.contains("protocol = \"3.1.1\""), "{}", refusal.why);
+        assert!(V5::default().read(&mut BytesMut::from(&[0x20, 1, 0][..])).is_err());
     }
 }
