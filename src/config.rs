@@ -159,13 +159,17 @@ impl Default for Config {
 /// A component's own table, out of `tables`.
 fn section<T: DeserializeOwned + Default>(tables: &mut Table, name: &str, layers: &Layers) -> Result<T, ConfigError> {
     let Some(value) = tables.remove(name) else { return Ok(T::default()) };
-    if !value.is_table() {
-        return Err(layers.error(name, words::not_a_table(&value)));
-    }
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
+    let table = match value {
+        Value::Table(table) => table,
+        other => return Err(layers.error(name, words::not_a_table(&other))),
+    };
+    let read = |table| {
+        serde_path_to_error::deserialize(Value::Table(table))
+            .map_err(|error| (error.path().to_string(), error.inner().message().to_owned()))
+    };
+    words::reading(table, read).map_err(|(path, why)| {
         let key = if path == "." { name.to_owned() } else { format!("{name}.{path}") };
-        layers.error(&key, words::plain(error.inner().message()))
+        layers.error(&key, why)
     })
 }
 
@@ -229,12 +233,13 @@ fn read_gateway(kind: &dyn Kind, table: Value, prefix: &str, layers: &Layers) ->
             return Err(layers.error(&format!("{prefix}.enabled"), why));
         }
     };
-    let table = kind.check(table).map_err(|invalid| {
-        let key = match invalid.key.as_str() {
+    let read = |table| kind.check(table).map_err(|invalid| (invalid.key, invalid.why));
+    let table = words::reading(table, read).map_err(|(key, why)| {
+        let key = match key.as_str() {
             "" | "." => prefix.to_owned(),
             key => format!("{prefix}.{key}"),
         };
-        layers.error(&key, words::plain(&invalid.why))
+        layers.error(&key, why)
     })?;
     let name = match table.get("name") {
         Some(Value::String(name)) if kind.is_plural() => name.as_str().into(),
@@ -337,6 +342,30 @@ mod tests {
             "configuration:2: limits.max_qos: invalid type: string \"one\", expected a whole number from 0 to 255"
         );
         assert!(error("limits = 3").contains("limits: expected a table, got integer"));
+        let route = format!("[[gateways.bridge]]\nname = \"b\"\n{BRIDGE}");
+        assert!(error(&format!("{route}qos = \"1\"\n")).contains("expected a whole number from 0 to 255"));
+        assert!(
+            error(&route.replace("[[gateways.bridge.route]]", "queue = 5\n[[gateways.bridge.route]]"))
+                .contains("queue: invalid type: integer `5`, expected a table")
+        );
+    }
+
+    #[test]
+    fn a_value_without_quotes_is_told_which_words_there_are() {
+        let text = error("[limits]\noverflow = true\n");
+        assert!(
+            text.starts_with("configuration:2: limits.overflow: unknown variant `true`, expected one of"),
+            "{text}"
+        );
+        assert!(text.contains("`drop_oldest`"), "{text}");
+        let bridge = format!("[[gateways.bridge]]\nname = \"b\"\nprotocol = 5\n{BRIDGE}");
+        let text = error(&bridge);
+        assert_eq!(
+            text,
+            "configuration:3: gateways.bridge[0].protocol: stands without quotes; a word in quotes is right"
+        );
+        let text = error(&format!("{}retain = false\n", bridge.replace("protocol = 5", "")));
+        assert!(text.ends_with(".route[0].retain: unknown variant `false`, expected `keep` or `strip`"), "{text}");
         assert!(error("[gateways]\nmqtt = 3").contains("configuration:2: gateways.mqtt: expected a table"));
     }
 
