@@ -14,6 +14,9 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 /// Seconds after which a refused client may try again.
 pub(crate) const RETRY_AFTER: &str = "1";
 
+/// Longest detail, in bytes, beside the mark of its being cut.
+const MOST_DETAIL: usize = 512;
+
 /// What went wrong. The text, where there is one, is for the reader of this one response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
@@ -252,7 +255,7 @@ impl Problem {
             kind: format!("urn:waystation:problem:{name}"),
             title: self.title().into(),
             status: status.as_u16(),
-            detail: self.detail(),
+            detail: shortened(self.detail()),
         }
     }
 
@@ -268,6 +271,15 @@ impl Problem {
             other => Self::Other(other),
         }
     }
+}
+
+/// A detail may quote what the client sent, which is as long as the client likes.
+fn shortened(mut detail: String) -> String {
+    if detail.len() > MOST_DETAIL {
+        detail.truncate(detail.floor_char_boundary(MOST_DETAIL));
+        detail.push('…');
+    }
+    detail
 }
 
 impl IntoResponse for Problem {
@@ -341,6 +353,14 @@ impl From<InvalidTopic> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_client_sent_is_quoted_within_bounds() {
+        let detail =
+            Problem::BadQuery(format!("`{}` is no parameter of this call", "é".repeat(30_000))).details().detail;
+        assert!(detail.starts_with("`éé") && detail.ends_with("é…"), "{detail}");
+        assert!(detail.len() <= MOST_DETAIL + '…'.len_utf8(), "{}", detail.len());
+    }
 
     #[test]
     fn a_problem_names_its_type_title_status_and_detail() {
