@@ -196,7 +196,7 @@ impl Publisher {
         let limits = &self.core.budget.limits;
         let Some(last) = &self.last else { return Err(Refused::Fenced) };
         if !last.may_publish {
-            self.count_refused(&message.topic);
+            self.lose(Some(&message.topic), DropCause::Refused);
             return Err(Refused::NotAuthorized);
         }
         // The bounds are for what clients send; the server may put a level of its own before it.
@@ -260,11 +260,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// Enters a refused publication into the ledger of drops, with the burst it belongs to.
-    fn count_refused(&mut self, topic: &Topic) {
+    /// Enters a publication that reaches nobody into the ledger of drops, with the burst it belongs to. What
+    /// [`Publisher::stage`] refuses for want of rights is there already.
+    pub fn lose(&mut self, topic: Option<&Topic>, cause: DropCause) {
         let traffic = self.traffic().clone();
         let batch = self.batch.get_or_insert_with(Batch::new);
-        batch.refused.get_or_insert_with(|| Box::new(Tally::new(traffic))).add(Some(topic), DropCause::Refused, 1);
+        batch.refused.get_or_insert_with(|| Box::new(Tally::new(traffic))).add(topic, cause, 1);
     }
 
     fn enter_refused(&self, batch: &mut Batch) {

@@ -224,7 +224,7 @@ impl Pump {
             }
             Heard::Verdict(answer, id, verdict) => self.judge(now, answer, Tag(id), verdict),
             Heard::TooLarge(open) => {
-                self.inward.too_large(open, &*self.dialect, &mut self.acks);
+                self.inward.too_large(&mut self.link, open, &*self.dialect, &mut self.acks);
             }
             Heard::PubRel(id) => {
                 let (freed, _) = self.link.release(id);

@@ -4,12 +4,12 @@ use crate::{
     config::Protocol,
     loops::{self, Round, Stamp},
     remote::{Answer, Arrival, Dialect, Framing, Heard, Welcome, frame},
-    route::{self, Routes},
+    route::{self, NoWay, Routes},
     settings::Settings,
 };
 use bytes::{Buf, BytesMut};
 use std::{collections::VecDeque, num::NonZeroU16, sync::Arc};
-use waystation_broker::{Limits, Link, Lsn, Outcome, Properties, Publish, Qos, Receipt, Refused};
+use waystation_broker::{DropCause, Limits, Link, Lsn, Outcome, Properties, Publish, Qos, Receipt, Refused};
 use waystation_kit::names::{HOPS, MISSED, ORIGIN};
 
 /// First four bits of a PUBLISH.
@@ -128,7 +128,14 @@ impl Inward {
     }
 
     /// A message that is larger than we take is dropped: kept back it would come again for ever.
-    pub(super) fn too_large(&mut self, open: Option<(NonZeroU16, Qos)>, dialect: &dyn Dialect, acks: &mut BytesMut) {
+    pub(super) fn too_large(
+        &mut self,
+        link: &mut Link,
+        open: Option<(NonZeroU16, Qos)>,
+        dialect: &dyn Dialect,
+        acks: &mut BytesMut,
+    ) {
+        link.publisher().lose(None, DropCause::TooLarge);
         if let Some((id, qos)) = open {
             dialect.answer(answer(qos), id, acks);
         }
@@ -158,7 +165,14 @@ impl Inward {
     fn hand_over(&mut self, link: &mut Link, arrival: &Arrival, token: u32) -> Result<bool, String> {
         let name = std::str::from_utf8(&arrival.topic).map_err(|_| "the far side sent a topic that is not UTF-8")?;
         // A far side that keeps our session may still send for a route that is gone.
-        let Ok(way) = route::find(&self.routes.inward, name, &mut self.topic) else { return Ok(false) };
+        let way = match route::find(&self.routes.inward, name, &mut self.topic) {
+            Ok(way) => way,
+            Err(NoWay::NotMeant) => return Ok(false),
+            Err(NoWay::NoName) => {
+                link.publisher().lose(None, DropCause::Refused);
+                return Ok(false);
+            }
+        };
         let properties = match &self.server {
             Some(server) => match stamped(arrival.properties.as_ref(), server, self.far.as_deref(), &self.name) {
                 Ok(properties) => Some(Box::new(properties)),
@@ -167,7 +181,10 @@ impl Inward {
             None => None,
         };
         let publisher = link.publisher();
-        let Ok(topic) = publisher.topic(self.topic.as_bytes()) else { return Ok(false) };
+        let Ok(topic) = publisher.topic(self.topic.as_bytes()) else {
+            publisher.lose(None, DropCause::Refused);
+            return Ok(false);
+        };
         let most = Qos::from_u8(self.limits.max_qos).unwrap_or(Qos::ExactlyOnce);
         let message = Publish {
             retain: arrival.retain && way.keep_retain && self.limits.retain_available,
@@ -180,6 +197,12 @@ impl Inward {
             // A fenced link's messages count no more; it hears of it by its event.
             Ok(()) | Err(Refused::Fenced) => Ok(true),
             Err(refused) => {
+                // The far side is told nothing, so the ledger is.
+                let cause = if refused == Refused::TooLarge { DropCause::TooLarge } else { DropCause::Refused };
+                if refused != Refused::NotAuthorized {
+                    let topic = publisher.topic(self.topic.as_bytes()).ok();
+                    publisher.lose(topic.as_ref(), cause);
+                }
                 tracing::debug!(bridge = %self.name, topic = self.topic, %refused, "a message may not come in");
                 Ok(false)
             }

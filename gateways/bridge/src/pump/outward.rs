@@ -4,7 +4,7 @@ use super::HIGH_WATER;
 use crate::{
     loops::Stamp,
     remote::{Answer, Dialect, Parcel, Terms, Welcome},
-    route::{self, Routes},
+    route::{self, NoWay, Routes},
     settings::SESSIONS,
 };
 use bytes::BytesMut;
@@ -48,8 +48,8 @@ struct Naming {
     topic: String,
     /// Its name there; unless it has none.
     name: String,
-    way: Option<usize>,
-    tried: bool,
+    /// The place of its route; `None` before the first topic.
+    way: Option<Result<usize, NoWay>>,
 }
 
 impl Outward {
@@ -128,7 +128,11 @@ impl Outward {
         if publisher.is_some() && publisher == self.own.as_ref() {
             return self.pass_by(delivery); // it came in over this very bridge
         }
-        let Some(way) = self.naming.find(&self.routes, message.topic().as_str()) else { return self.pass_by(delivery) };
+        let way = match self.naming.find(&self.routes, message.topic().as_str()) {
+            Ok(way) => way,
+            Err(NoWay::NotMeant) => return self.pass_by(delivery),
+            Err(NoWay::NoName) => return Taken::Rejected,
+        };
         let by_bridge = publisher.is_some_and(|client| client.as_str().starts_with(SESSIONS));
         let said = Stamp::stored(message.properties());
         let Ok(stamp) = said.outward(&self.server, self.far.as_deref(), by_bridge) else {
@@ -174,14 +178,16 @@ impl Outward {
 
 impl Naming {
     /// The place of the route that is meant for a topic; its name on the far side is in `name` then.
-    fn find(&mut self, routes: &Routes, topic: &str) -> Option<usize> {
-        if !self.tried || self.topic != topic {
-            self.tried = true;
-            self.topic.clear();
-            self.topic.push_str(topic);
-            let way = route::find(&routes.outward, topic, &mut self.name).ok();
-            self.way = way.and_then(|way| routes.outward.iter().position(|other| std::ptr::eq(other, way)));
+    fn find(&mut self, routes: &Routes, topic: &str) -> Result<usize, NoWay> {
+        if let Some(way) = self.way.filter(|_| self.topic == topic) {
+            return way;
         }
-        self.way
+        self.topic.clear();
+        self.topic.push_str(topic);
+        let way = route::find(&routes.outward, topic, &mut self.name).and_then(|way| {
+            let place = routes.outward.iter().position(|other| std::ptr::eq(other, way));
+            place.ok_or(NoWay::NotMeant)
+        });
+        *self.way.insert(way)
     }
 }

@@ -12,8 +12,8 @@ use crate::{
 use far::{Said, Say};
 use std::sync::Arc;
 use waystation_broker::{
-    AllowAll, Broker, ClientId, Clock, Credentials, Filter, Hello as Greeting, Limits, ManualClock, Message, Overflow,
-    Parts, Peer, Pick, Principal, Properties, Publish, SessionOptions, Start, Subscription, Taken, Topic,
+    AllowAll, Broker, ClientId, Clock, Credentials, DropCause, Filter, Hello as Greeting, Limits, ManualClock, Message,
+    Overflow, Parts, Peer, Pick, Principal, Properties, Publish, SessionOptions, Start, Subscription, Taken, Topic,
     store::{Memory, Store, rehearsal::Rehearsal},
 };
 use waystation_kit::{
@@ -613,6 +613,28 @@ async fn a_message_larger_than_we_take_is_acknowledged_and_the_next_one_comes() 
         }
         assert_eq!(talk.said(), [Said::PubAck(1), Said::PubRec(2), Said::PubAck(3)]);
         assert_eq!((payloads(&heard(&mut link)), talk.over()), (vec!["next".to_owned()], None));
+        assert_eq!(site.broker().metrics().dropped(DropCause::TooLarge), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_topic_is_none_on_the_other_side_is_counted_and_the_next_one_follows() {
+    for protocol in BOTH {
+        let limits = Limits { max_topic_levels: 3, ..Limits::default() };
+        let site = Site::with(protocol, TABLE, limits, None).await;
+        let mut link = site.listener("app", "down/#", SessionOptions::default()).await;
+        let mut talk = site.connect(false, Terms::default()).await;
+        talk.hear(Say::publish("site/down/2/3/4", "deep", 1, 1));
+        talk.hear(Say::publish("site/down/2/3", "next", 1, 2));
+        assert_eq!(talk.said(), [Said::PubAck(1), Said::PubAck(2)]);
+        assert_eq!(payloads(&heard(&mut link)), ["next"]);
+        assert_eq!(site.broker().metrics().dropped(DropCause::Refused), 1);
+
+        site.publish(&format!("up/{}", "x".repeat(65_531)), "long", Qos::AtLeastOnce);
+        site.publish("up/a", "short", Qos::AtLeastOnce);
+        talk.run().await;
+        assert_eq!(talk.said().iter().map(Said::seen).collect::<Vec<_>>(), [("short", 1, false)]);
+        assert_eq!(site.status().dropped, 1);
     }
 }
 
