@@ -15,8 +15,8 @@ use std::{
 use tokio::time::Instant;
 use waystation_broker::Broker;
 use waystation_kit::{
-    BindError, Bound, Context, EnableError, GatewayStatus, Host, InvalidConfig, Loops, Registry, Remote, RemoteStatus,
-    Running,
+    BindError, Bound, Context, EnableError, GatewayStatus, Host, InvalidConfig, Kind, Loops, Registry, Remote,
+    RemoteStatus, Running,
 };
 
 /// Every kind of gateway this server comes with. A new front-end is one crate and one line here.
@@ -92,7 +92,8 @@ impl Gateways {
     }
 
     /// Gives running gateways their tables anew, and keeps the tables for those that are off. Those that the
-    /// configuration no longer has end, new ones begin.
+    /// configuration no longer has end, new ones begin. Of a plural kind, those that it now switches on or off follow; a
+    /// switch set while the server runs stays as long as the configuration says what it said.
     pub async fn reload(&self, configs: Vec<GatewayConfig>) -> Vec<(Arc<str>, InvalidConfig)> {
         let mut refused = Vec::new();
         let mut entries = self.entries.lock().await;
@@ -116,6 +117,11 @@ impl Gateways {
                 entries.push(entry);
                 continue;
             };
+            let plural = self.registry.kind(config.kind).is_some_and(Kind::is_plural);
+            let switched = plural && config.enabled != entry.config.enabled;
+            if switched && !config.enabled {
+                entry.leave(deadline).await;
+            }
             if let Some(running) = &entry.running
                 && let Err(error) = running.reload(config.table.clone()).await
             {
@@ -124,6 +130,12 @@ impl Gateways {
             }
             entry.config = config;
             ports::keep(&mut entry.config, &entry.listening);
+            if switched && entry.config.enabled && entry.running.is_none() {
+                match self.bind(&entry.config).await {
+                    Ok(bound) => entry.run(bound),
+                    Err(error) => refused.push((entry.config.name.clone(), as_invalid(&error))),
+                }
+            }
         }
         self.publish(&entries);
         refused

@@ -117,6 +117,21 @@ fn a_reload_changes_one_bridge_and_leaves_the_other_connected() {
 }
 
 #[test]
+fn a_reload_switches_a_bridge_off_and_on_and_what_waits_stays() {
+    let cloud = Cloud::start();
+    let config = |enabled: bool| bridge("cloud", &cloud, V5, &format!("enabled = {enabled}")) + &route("out", "a", "");
+    let site = site(&config(true));
+    site.rewrite_config(&config(false));
+    site.signal("HUP");
+    parted(&site, "cloud");
+    mosquitto_pub(&site, V5, &["-t", "a", "-q", "1", "-m", "waited"]);
+    let there = mosquitto_sub(&cloud, V5, &["-t", "a", "-q", "1", "-C", "1"]);
+    site.rewrite_config(&config(true));
+    site.signal("HUP");
+    assert_eq!(there.finish(), ["waited"]);
+}
+
+#[test]
 fn what_waited_for_a_bridge_goes_by_its_new_table() {
     let cloud = Cloud::start();
     let line = Line::cut_off();
