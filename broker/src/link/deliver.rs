@@ -207,7 +207,7 @@ impl Round<'_> {
                 }
                 let expiry = self.expiry_left(Some(&entry.message));
                 let mut delivery = delivery(entry, None, Stage::Offered, 0, expiry);
-                delivery.redelivered |= entry.cursor <= state.shown;
+                delivery.redelivered |= first_under_way || entry.cursor <= state.shown;
                 match visit(&delivery) {
                     Taken::Sent => {
                         shown = shown.max(entry.cursor);

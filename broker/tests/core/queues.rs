@@ -254,6 +254,7 @@ fn one_session_walks_from_road_to_road() {
     let mut rest = world.resident("c");
     let page = take(&mut rest, Pick::Oldest(Cursor(0)));
     assert_eq!(texts(&page), ["2", "3"], "what awaits PUBREL was received already");
+    assert_eq!((page[0].redelivered, page[1].redelivered), (true, false), "2 was sent by the other road");
     rest.settle_through(page[0].cursor).unwrap();
     drop(rest);
     let mut mqtt = world.resident("c");
