@@ -73,7 +73,7 @@ pub(crate) enum Entry {
         status: u16,
         #[serde(flatten)]
         published: Published,
-        /// It was published before; of a single message a header says so.
+        /// It was published before under its own key; of a request's key a header says so.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         idempotency_replayed: bool,
     },

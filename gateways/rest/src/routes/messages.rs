@@ -102,6 +102,7 @@ async fn array(app: &App, who: &Who, json: Bytes, key: Option<Box<Idempotency>>)
     let mut orders = aside(json.len(), move || orders(text(&json)?)).await??;
     let mut burst = Burst::new(app, who);
     let mut results: Vec<Result<Published, Problem>> = Vec::with_capacity(orders.len());
+    let is_named = key.is_some();
     if let Some(key) = key {
         // The first entry that can be published carries the key, the others one made of it: a space is in no key.
         let read = orders.iter_mut().enumerate().filter_map(|(at, order)| Some((at, order.as_mut().ok()?)));
@@ -131,6 +132,10 @@ async fn array(app: &App, who: &Who, json: Bytes, key: Option<Box<Idempotency>>)
         results.append(&mut burst.finish().await);
     }
     let replayed = results.iter().flatten().any(|published| published.replayed);
+    if is_named {
+        // The header says it of the whole answer, which is as the first was.
+        results.iter_mut().flatten().for_each(|published| published.replayed = false);
+    }
     let status = if results.iter().any(Result::is_err) { StatusCode::MULTI_STATUS } else { StatusCode::OK };
     let entries: Vec<Entry> = results.into_iter().map(Entry::from).collect();
     Ok(((status, Json(entries)).into_response(), replayed))
