@@ -184,6 +184,14 @@ impl Config {
     /// Whether it can work beside the bridges before it. All were checked.
     pub(crate) fn check_beside(&self, before: &[Self]) -> Checked {
         for other in before {
+            if !self.client_id.is_empty() && self.client_id == other.client_id && loops::same_side(self, other) {
+                let why = format!(
+                    "is that of the bridge `{}` too, and the far side keeps one connection of a client: each would end \
+                     the other's; choose another",
+                    other.name
+                );
+                return wrong("client_id", why);
+            }
             if let Some(at) = loops::circle(self, other) {
                 let why = format!(
                     "takes messages round for ever with the bridge `{}` to the same far side: MQTT 3.1.1 does not tell \
@@ -332,6 +340,17 @@ mod tests {
             let config: Config = table.clone().try_into().unwrap();
             config.check().unwrap();
         }
+    }
+
+    #[test]
+    fn two_bridges_to_one_far_side_do_not_share_a_client_id() {
+        let named = |id: &str, url: &str| Config { client_id: id.into(), url: url.into(), ..right() };
+        let beside = |one: &Config| one.check_beside(&[named("site", "mqtt://h")]).map_err(|error| error.key);
+        assert_eq!(beside(&named("site", "mqtt://h:1883")), Err("client_id".to_owned()));
+        for fine in [named("other", "mqtt://h"), named("site", "mqtt://elsewhere")] {
+            assert_eq!(beside(&fine), Ok(()));
+        }
+        assert!(named("", "mqtt://h").check_beside(&[named("", "mqtt://h")]).is_ok());
     }
 
     #[test]

@@ -98,12 +98,16 @@ pub(crate) fn echo(config: &Config) -> Option<(usize, usize)> {
     None
 }
 
+/// Whether both go to one far side, as far as their URLs tell.
+pub(crate) fn same_side(config: &Config, other: &Config) -> bool {
+    let [here, there] = [config, other].map(|config| Url::parse(&config.url).ok());
+    here.zip(there).is_some_and(|(here, there)| (here.host, here.port) == (there.host, there.port))
+}
+
 /// Two bridges to one far side of which one brings back, under the topic it had, what the other took away, with
 /// nothing on the message to tell: one of them speaks MQTT 3.1.1. Gives the place of the first one's route.
 pub(crate) fn circle(config: &Config, other: &Config) -> Option<usize> {
-    let [here, there] = [config, other].map(|config| Url::parse(&config.url).ok());
-    let same_side = here.zip(there).is_some_and(|(here, there)| (here.host, here.port) == (there.host, there.port));
-    if !same_side || (config.protocol, other.protocol) == (Protocol::V5, Protocol::V5) {
+    if !same_side(config, other) || (config.protocol, other.protocol) == (Protocol::V5, Protocol::V5) {
         return None;
     }
     let theirs = Routes::new(&other.route);
