@@ -1,7 +1,7 @@
 //! One board as a machine: datagrams, link events and time go in; datagrams and the next timeout come out. No socket,
 //! no clock, no await.
 //!
-//! Order of calls: any `handle_*`, then [`Client::finish`], then, if [`Client::poll_attach`] gives a [`Hello`], attach
+//! Order of calls: any `handle_*`, then [`Client::finish`], then, if [`Client::poll_attach`] gives a `Hello`, attach
 //! and [`Client::handle_attached`]; [`Client::poll_timeout`] says when to call [`Client::handle_timeout`],
 //! [`Client::status`] what to tell of it, and [`Client::is_gone`] when to forget the board.
 
