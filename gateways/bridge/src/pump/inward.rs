@@ -164,6 +164,10 @@ impl Inward {
     /// Stages a message with the core, if it is meant for us and may come in.
     fn hand_over(&mut self, link: &mut Link, arrival: &Arrival, token: u32) -> Result<bool, String> {
         let name = std::str::from_utf8(&arrival.topic).map_err(|_| "the far side sent a topic that is not UTF-8")?;
+        if name.is_empty() {
+            // It would go by a topic alias, and we granted none [MQTT-3.3.2-8], [MQTT-4.7.3-1].
+            return Err("the far side sent a message without a topic".into());
+        }
         // A far side that keeps our session may still send for a route that is gone.
         let way = match route::find(&self.routes.inward, name, &mut self.topic) {
             Ok(way) => way,

@@ -618,6 +618,17 @@ async fn a_message_larger_than_we_take_is_acknowledged_and_the_next_one_comes() 
 }
 
 #[tokio::test]
+async fn a_message_without_a_topic_ends_the_connection() {
+    let everything = TABLE.replace("'down/#'", "'#'").replace("remote_prefix = 'site/'", "local_prefix = 'far/'");
+    let site = Site::with(Protocol::V5, &everything, Limits::default(), None).await;
+    let mut link = site.listener("app", "far/#", SessionOptions::default()).await;
+    let mut talk = site.connect(false, Terms::default()).await;
+    talk.hear(Say::publish("", "aliased", 1, 1));
+    assert_eq!((talk.said(), payloads(&heard(&mut link))), (vec![], vec![]));
+    assert!(talk.over().is_some_and(|why| why.contains("topic")), "{:?}", talk.over());
+}
+
+#[tokio::test]
 async fn a_message_whose_topic_is_none_on_the_other_side_is_counted_and_the_next_one_follows() {
     for protocol in BOTH {
         let limits = Limits { max_topic_levels: 3, ..Limits::default() };
