@@ -90,6 +90,8 @@ enum From {
 struct Last {
     route: Arc<Route>,
     may_publish: bool,
+    /// It has no more levels than a client's topic may have.
+    fits: bool,
     /// The rights it was decided under.
     policy: Policy,
 }
@@ -172,7 +174,8 @@ impl Publisher {
         let policy = self.core.rights.policy();
         let listened = !route.targets.is_empty();
         let may_publish = self.core.rights.may_publish(&self.principal, self.client(), &route.topic, listened);
-        self.last.insert(Last { route, may_publish, policy })
+        let fits = route.topic.levels() <= self.core.budget.limits.max_topic_levels;
+        self.last.insert(Last { route, may_publish, fits, policy })
     }
 
     /// Whether a message to this topic would be let in, as far as the rights go.
@@ -200,7 +203,7 @@ impl Publisher {
             return Err(Refused::NotAuthorized);
         }
         // The bounds are for what clients send; the server may put a level of its own before it.
-        if !fresh && message.topic.levels() > limits.max_topic_levels && !self.principal.is_server() {
+        if !last.fits && !self.principal.is_server() {
             return Err(Refused::TooManyLevels);
         }
         if message.qos as u8 > limits.max_qos {
