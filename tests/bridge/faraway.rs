@@ -66,6 +66,14 @@ fn a_message_that_the_cloud_refuses_becomes_a_dead_letter_and_the_next_one_follo
         letters["messages"].as_array().unwrap().iter().map(|it| it["topic"].as_str().unwrap()).collect();
     assert_eq!(topics, ["$dead/bridge/cloud/t/1", "$dead/bridge/cloud/t/2"]);
     assert_eq!((status(&site, "cloud")["connected"].clone(), figure(&site, "cloud", "queued")), (true.into(), 0));
+
+    // Who ends their session does away with those that are in it, not with those to come.
+    assert_eq!(curl(&site, "/v1/sessions/%24dead%2Fbridge%2Fcloud", &["-X", "DELETE"]).status, 204);
+    mosquitto_pub(&site, V5, &["-t", "t/3", "-q", "1", "-m", "x"]);
+    eventually("the next is a dead letter too", || {
+        let answer = curl(&site, dead, &[]);
+        answer.status == 200 && answer.json()["messages"][0]["topic"] == "$dead/bridge/cloud/t/3"
+    });
 }
 
 #[test]

@@ -55,11 +55,10 @@ impl Gateway for Bridge {
                 if names.iter().any(|known| **known == *name) {
                     continue;
                 }
-                tracing::warn!(
-                    bridge = name,
-                    queued = session.queued,
-                    "the bridge is no longer in the configuration; what waited for it is gone"
-                );
+                tracing::info!(bridge = name, "the bridge is no longer in the configuration");
+                if session.queued > 0 {
+                    tracing::warn!(bridge = name, queued = session.queued, "what waited for the bridge is gone");
+                }
                 broker.end_session(&session.id, Reason::SessionEnded);
                 DeadLetters::of(broker, &name.into(), &format!("bridge/{name}")).close();
                 // Its name was checked when it was made.

@@ -287,6 +287,9 @@ impl Pump {
     fn bury(&mut self, now: Time) {
         let Graves { letters, refused, dug, retry } = &mut self.graves;
         *retry = None;
+        if !refused.is_empty() && !letters.is_open() {
+            return self.fail("somebody ended the session of its dead letters; it is made anew".into());
+        }
         if !refused.is_empty() {
             let link = &self.link;
             let found: Vec<_> = refused.iter().filter_map(|(tag, why)| Some((link.under_way(*tag)?, why))).collect();

@@ -139,6 +139,12 @@ impl Work {
             Ok(attached) => attached,
             Err(why) => return fault(why),
         };
+        // An operator may have ended it.
+        if !letters(&self.cx).is_open()
+            && let Err(why) = open_letters(&self.cx).await
+        {
+            return fault(why);
+        }
         self.report(&welcome);
         self.backoff.reached();
         self.figures.connected(true);
@@ -341,10 +347,15 @@ pub(crate) fn letters(cx: &Context) -> DeadLetters {
     DeadLetters::of(&cx.broker, &cx.name, &format!("bridge/{}", cx.name))
 }
 
+/// Makes the session of dead letters, if it is not there.
+async fn open_letters(cx: &Context) -> Result<Lsn, String> {
+    letters(cx).open().await.map_err(|refusal| format!("no session for dead letters: {refusal}"))
+}
+
 /// Makes the session, or gives it the subscriptions of the present routes: from now on what is to go out waits in it.
 /// Gives the position that is to be durable, and what was refused.
 pub(crate) async fn prepare(cx: &Context, settings: &Settings) -> Result<(Lsn, Vec<(Filter, Refused)>), String> {
-    let dead = letters(cx).open().await.map_err(|refusal| format!("no session for dead letters: {refusal}"))?;
+    let dead = open_letters(cx).await?;
     let Attached { mut link, mut lsn, .. } = attach(cx, settings, u16::MAX).await?;
     lsn = lsn.max(dead);
     let wanted: Vec<Subscription> = settings

@@ -79,7 +79,7 @@ pub enum BoardError {
     #[error("the gateway does not answer")]
     NoAnswer,
     /// The gateway said no.
-    #[error("the gateway refuses: {0:?}")]
+    #[error("the gateway refuses: {0}")]
     Refused(ReturnCode),
     /// The gateway said goodbye.
     #[error("the gateway has ended the connection")]

@@ -1,6 +1,7 @@
 //! What an MQTT-SN message says (§5.4). Names and payloads are slices of the datagram, not yet checked: a topic name
 //! that is no UTF-8 is answered by the client machine, with a return code, not thrown away by the codec.
 
+use std::fmt;
 use waystation_broker::Qos;
 
 /// One message.
@@ -256,6 +257,18 @@ pub enum ReturnCode {
     NotSupported,
     /// 0x04 to 0xFF.
     Reserved(u8),
+}
+
+impl fmt::Display for ReturnCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted => f.write_str("accepted"),
+            Self::Congestion => f.write_str("congestion, try again later"),
+            Self::InvalidTopicId => f.write_str("invalid topic id"),
+            Self::NotSupported => f.write_str("not supported, or not allowed"),
+            Self::Reserved(code) => write!(f, "reserved return code {code:#04x}"),
+        }
+    }
 }
 
 impl From<u8> for ReturnCode {
