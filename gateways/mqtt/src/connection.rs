@@ -44,8 +44,7 @@ pub(crate) struct Connection {
     held: Option<Box<Held>>,
     /// MQTT 3.1.1: publications that were refused for now.
     kept: Option<Box<Kept>>,
-    inbound_aliases: Option<Box<alias::Inbound>>,
-    outbound_aliases: Option<Box<alias::Outbound>>,
+    aliases: Option<Box<alias::Aliases>>,
     /// The session expiry of CONNECT, in seconds.
     expiry: u32,
     client_maximum: u32,
@@ -114,8 +113,7 @@ impl Connection {
             keep_alive: KeepAlive::new(terms.keep_alive, broker.now()),
             held: None,
             kept: None,
-            inbound_aliases: None,
-            outbound_aliases: alias::Outbound::new(terms.client_aliases).map(Box::new),
+            aliases: alias::Aliases::new(terms.client_aliases),
             expiry: terms.expiry,
             client_maximum: terms.client_maximum,
             open: 0,

@@ -3,6 +3,22 @@
 use std::{collections::HashMap, num::NonZeroU16};
 use waystation_broker::Topic;
 
+/// The aliases of a connection, both ways. Few clients have any.
+#[derive(Debug, Default)]
+pub(crate) struct Aliases {
+    pub(crate) inbound: Inbound,
+    /// `None` where the client allows none.
+    pub(crate) outbound: Option<Outbound>,
+}
+
+impl Aliases {
+    /// What a client needs that allows us to set `maximum`.
+    pub(crate) fn new(maximum: u16) -> Option<Box<Self>> {
+        let outbound = Outbound::new(maximum)?;
+        Some(Box::new(Self { inbound: Inbound::default(), outbound: Some(outbound) }))
+    }
+}
+
 /// Aliases the client set.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {

@@ -137,13 +137,13 @@ impl Connection {
             return Err((ReasonCode::TOPIC_ALIAS_INVALID, why)); // [MQTT-3.3.2-9]
         }
         if publish.topic.is_empty() {
-            let known = self.inbound_aliases.as_ref().and_then(|aliases| aliases.get(alias.get()));
+            let known = self.aliases.as_ref().and_then(|aliases| aliases.inbound.get(alias.get()));
             // §3.3.2.3.4
             return known.cloned().ok_or((ReasonCode::PROTOCOL_ERROR, Cow::Borrowed("a topic alias it never set")));
         }
         let topic = self.link.publisher().topic(publish.topic.as_bytes()).map_err(invalid)?;
-        let aliases = self.inbound_aliases.get_or_insert_default();
-        if aliases.set(alias.get(), topic.clone(), limits.topic_alias_maximum) {
+        let aliases = self.aliases.get_or_insert_default();
+        if aliases.inbound.set(alias.get(), topic.clone(), limits.topic_alias_maximum) {
             Ok(topic)
         } else {
             Err((ReasonCode::QUOTA_EXCEEDED, Cow::Borrowed("topic aliases for too many bytes of topics")))

@@ -20,7 +20,7 @@ impl Connection {
         let mut writer = Writer {
             version: self.version,
             maximum: self.client_maximum,
-            aliases: self.outbound_aliases.as_deref_mut(),
+            aliases: self.aliases.as_mut().and_then(|aliases| aliases.outbound.as_mut()),
             out,
         };
         if self.resending {

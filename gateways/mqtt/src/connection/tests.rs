@@ -617,14 +617,11 @@ fn every_malformed_sample_ends_the_connection_with_its_reason() {
     }
 }
 
+/// The runtime puts a header of some hundred bytes before the driver's future and rounds the whole up to 128.
 #[test]
 fn a_connection_is_small() {
-    let size = size_of::<Connection>();
-    println!(
-        "Connection: {size} bytes, the driver's future over TCP: {}",
-        size_of::<crate::driver::Drive<tokio::net::TcpStream>>()
-    );
-    assert!(size <= 400, "{size}");
+    let (connection, drive) = (size_of::<Connection>(), size_of::<crate::driver::Drive<tokio::net::TcpStream>>());
+    assert!(drive <= 280, "{drive} bytes, of which {connection} are the connection");
 }
 
 #[test]
