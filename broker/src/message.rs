@@ -146,6 +146,24 @@ pub struct Will {
     pub stays: bool,
 }
 
+impl Will {
+    /// Without delay, expiry and properties, for the one connection it is set on.
+    #[must_use]
+    pub fn new(topic: Topic, payload: Bytes, qos: Qos) -> Self {
+        Self {
+            topic,
+            payload,
+            qos,
+            retain: false,
+            delay_s: 0,
+            keep_alive_s: 0,
+            expiry: None,
+            properties: None,
+            stays: false,
+        }
+    }
+}
+
 /// A stored message: one allocation, however many queues refer to it.
 #[derive(Clone)]
 pub struct Message(ThinArc<Head, u8>);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rumqttc::{self as v4, v5};
 use std::{ops::ControlFlow, time::Duration};
 use tokio::sync::mpsc;
+use waystation_kit::words::in_words;
 
 /// Requests that wait for the event loop.
 const PENDING: usize = 64;
@@ -236,20 +237,9 @@ impl Connection {
     }
 }
 
-/// What the server has against us, in words: rumqttc has them as names in Rust (`BadUserNamePassword`).
+/// What the server has against us, in words.
 fn refused(code: &impl std::fmt::Debug) -> anyhow::Error {
     anyhow!("the server refused the connection: {}", in_words(code))
-}
-
-fn in_words(code: &impl std::fmt::Debug) -> String {
-    let mut words = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.extend(letter.to_lowercase());
-    }
-    words
 }
 
 fn step_v4(event: v4::Event) -> Step {

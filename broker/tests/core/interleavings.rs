@@ -119,8 +119,8 @@ proptest! {
             match step {
                 Step::Attach { who, clean, expiry, window, reject, will } => {
                     let will = will.map(|delay_s| Will {
-                        topic: Topic::parse("x/1").unwrap(), payload: "will".into(), qos: Qos::AtLeastOnce,
-                        retain: false, delay_s, keep_alive_s: 0, expiry: None, properties: None, stays: false,
+                        delay_s,
+                        ..Will::new(Topic::parse("x/1").unwrap(), "will".into(), Qos::AtLeastOnce)
                     });
                     let overflow = reject.then_some(Overflow::Reject);
                     let hello = Hello {

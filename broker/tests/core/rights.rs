@@ -139,17 +139,7 @@ fn state_is_read_with_the_rights_of_reader_and_publisher_as_they_are() {
 #[test]
 fn a_will_needs_its_right_when_it_is_set_and_when_it_is_fired() {
     let (rules, world) = world();
-    let will = Will {
-        topic: Topic::parse("will").unwrap(),
-        payload: b"gone".as_slice().into(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        delay_s: 0,
-        keep_alive_s: 0,
-        expiry: None,
-        properties: None,
-        stays: false,
-    };
+    let will = Will::new(Topic::parse("will").unwrap(), "gone".into(), Qos::AtLeastOnce);
     let with_will = |topic: &str| {
         let will = Will { topic: Topic::parse(topic).unwrap(), ..will.clone() };
         now(world.broker.attach(Hello { will: Some(will), ..world.hello_of("ann", "ann") }))

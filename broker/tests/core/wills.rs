@@ -2,17 +2,7 @@ use crate::harness::*;
 use waystation_broker::*;
 
 fn will(delay_s: u32) -> Option<Will> {
-    Some(Will {
-        topic: Topic::parse("will").unwrap(),
-        payload: "gone".into(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        delay_s,
-        keep_alive_s: 0,
-        expiry: None,
-        properties: None,
-        stays: false,
-    })
+    Some(Will { delay_s, ..Will::new(Topic::parse("will").unwrap(), "gone".into(), Qos::AtLeastOnce) })
 }
 
 struct Scene {

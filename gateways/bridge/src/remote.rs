@@ -197,16 +197,9 @@ pub(crate) enum Verdict {
     Refused(String),
 }
 
-/// What rumqttc has as names in Rust (`BadUserNamePassword`), in words.
-fn in_words(code: &impl std::fmt::Debug) -> String {
-    let mut words = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.extend(letter.to_lowercase());
-    }
-    words
+/// What it says under a packet identifier, which cannot be zero.
+fn judged(answer: Answer, id: u16, verdict: Verdict) -> Heard {
+    NonZeroU16::new(id).map_or(Heard::OutOfPlace, |id| Heard::Verdict(answer, id, verdict))
 }
 
 /// Cuts `out` back if what was appended after `before` cannot be.

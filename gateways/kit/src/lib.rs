@@ -14,6 +14,7 @@ pub mod names;
 pub mod registry;
 pub mod tls;
 pub mod wheel;
+pub mod words;
 
 pub use accept::{Acceptor, Listener};
 pub use complaints::Complaints;

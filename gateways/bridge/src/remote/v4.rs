@@ -1,7 +1,7 @@
 //! MQTT 3.1.1.
 
 use super::{
-    Answer, Arrival, Dialect, Heard, Hello, NotWelcome, Parcel, Terms, Unwritable, Verdict, Welcome, Wish, in_words,
+    Answer, Arrival, Dialect, Heard, Hello, NotWelcome, Parcel, Terms, Unwritable, Verdict, Welcome, Wish, judged,
     written,
 };
 use bytes::{Bytes, BytesMut};
@@ -14,6 +14,7 @@ use rumqttc::mqttbytes::{
 };
 use std::num::NonZeroU16;
 use waystation_broker::Qos;
+use waystation_kit::words::in_words;
 
 /// Writes one publication after the other from the same place.
 pub(super) struct V4 {
@@ -98,9 +99,9 @@ impl Dialect for V4 {
                 expiry: None,
                 properties: None,
             })),
-            Packet::PubAck(PubAck { pkid }) => verdict(Answer::PubAck, pkid),
-            Packet::PubRec(PubRec { pkid }) => verdict(Answer::PubRec, pkid),
-            Packet::PubComp(PubComp { pkid }) => verdict(Answer::PubComp, pkid),
+            Packet::PubAck(PubAck { pkid }) => judged(Answer::PubAck, pkid, Verdict::Taken),
+            Packet::PubRec(PubRec { pkid }) => judged(Answer::PubRec, pkid, Verdict::Taken),
+            Packet::PubComp(PubComp { pkid }) => judged(Answer::PubComp, pkid, Verdict::Taken),
             Packet::PubRel(PubRel { pkid }) => NonZeroU16::new(pkid).map_or(Heard::OutOfPlace, Heard::PubRel),
             Packet::SubAck(ack) => {
                 let results = ack.return_codes.iter().map(|code| match code {
@@ -114,10 +115,6 @@ impl Dialect for V4 {
             _ => Heard::OutOfPlace,
         })
     }
-}
-
-fn verdict(answer: Answer, id: u16) -> Heard {
-    NonZeroU16::new(id).map_or(Heard::OutOfPlace, |id| Heard::Verdict(answer, id, Verdict::Taken))
 }
 
 fn qos_v4(qos: Qos) -> QoS {

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Arrival, Dialect, Heard, Hello, LARGEST_PACKET, LONGEST_TEXT, NotWelcome, Parcel, Terms, Unwritable,
-    Verdict, Welcome, Wish, in_words, written,
+    Verdict, Welcome, Wish, judged, written,
 };
 use crate::loops::{self, Stamp};
 use bytes::{Bytes, BytesMut};
@@ -16,7 +16,10 @@ use rumqttc::v5::mqttbytes::{
 };
 use std::{fmt::Write, num::NonZeroU16};
 use waystation_broker::{Properties, Qos};
-use waystation_kit::names::{HOPS, ORIGIN};
+use waystation_kit::{
+    names::{HOPS, ORIGIN},
+    words::in_words,
+};
 
 /// Writes one publication after the other from the same place.
 #[derive(Default)]
@@ -245,10 +248,6 @@ fn arrival(publish: Publish) -> Arrival {
         expiry,
         properties,
     }
-}
-
-fn judged(answer: Answer, id: u16, verdict: Verdict) -> Heard {
-    NonZeroU16::new(id).map_or(Heard::OutOfPlace, |id| Heard::Verdict(answer, id, verdict))
 }
 
 fn refused(reason: &impl std::fmt::Debug, text: Option<String>) -> Verdict {

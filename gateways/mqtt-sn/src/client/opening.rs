@@ -89,15 +89,10 @@ impl Client {
                 let keep_alive_s = opening.greeting.duration_s;
                 let stays = opening.greeting.is_persistent();
                 opening.will = opening.will_topic.take().map(|(topic, qos, retain)| Will {
-                    topic,
-                    payload: Bytes::copy_from_slice(message),
-                    qos,
                     retain,
-                    delay_s: 0,
                     keep_alive_s,
-                    expiry: None,
-                    properties: None,
                     stays,
+                    ..Will::new(topic, Bytes::copy_from_slice(message), qos)
                 });
                 opening.stage = Stage::Ready;
                 self.go_on(now, out);

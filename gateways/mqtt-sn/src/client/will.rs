@@ -19,19 +19,8 @@ impl Client {
             Some(new) => Topic::from_bytes(new.topic).map_err(|_| ReturnCode::InvalidTopicId).map(|topic| {
                 let payload = self.will().map(|old| old.payload).unwrap_or_default();
                 let stays = self.link.as_ref().is_some_and(|link| link.expiry() > 0);
-                let (qos, retain) = (new.qos, new.retain);
                 let keep_alive_s = u16::try_from(self.patience.as_secs()).unwrap_or(u16::MAX);
-                Some(Will {
-                    topic,
-                    payload,
-                    qos,
-                    retain,
-                    delay_s: 0,
-                    keep_alive_s,
-                    expiry: None,
-                    properties: None,
-                    stays,
-                })
+                Some(Will { retain: new.retain, keep_alive_s, stays, ..Will::new(topic, payload, new.qos) })
             }),
         };
         if let Err(code) = will.and_then(|will| self.set_will(will, Answer::WillTopicResp)) {
